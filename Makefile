@@ -1,0 +1,57 @@
+# Two commands do everything: `make run` and `make test`. Each sets up .venv first, once.
+#
+# PYTHON      the interpreter to build .venv with (3.11 or newer)
+# TORCH_ARGS  more arguments for installing torch, such as the --index-url of PyTorch's CPU wheels on a
+#             machine without a GPU; the pin is the same everywhere
+
+PYTHON ?= python3
+TORCH_ARGS ?=
+BIN := .venv/bin
+READY := .venv/.ready
+RUN_ARGS ?=
+
+export PATH := $(CURDIR)/$(BIN):$(PATH)
+
+.PHONY: run test lint format prefect mlflow clean
+
+run: $(READY)
+	@echo "== the pipeline: every stage that is not up to date =="
+	rlpipe run $(RUN_ARGS)
+	@echo "== the report: reports/index.html =="
+
+test: $(READY)
+	@echo "== tests =="
+	pytest
+
+lint: $(READY)
+	@echo "== ruff, import-linter, mypy =="
+	ruff check .
+	ruff format --check .
+	lint-imports --no-cache
+	mypy
+
+format: $(READY)
+	ruff check --fix .
+	ruff format .
+
+prefect: $(READY)
+	@echo "== Prefect at http://127.0.0.1:4200; in another shell: export PREFECT_API_URL=http://127.0.0.1:4200/api =="
+	PREFECT_HOME=$(CURDIR)/.prefect PREFECT_SERVER_ANALYTICS_ENABLED=false DO_NOT_TRACK=true \
+		prefect server start --host 127.0.0.1 --port 4200
+
+mlflow: $(READY)
+	@echo "== MLflow at http://127.0.0.1:5000 =="
+	MLFLOW_DISABLE_TELEMETRY=true mlflow server --host 127.0.0.1 --port 5000 --backend-store-uri sqlite:///mlflow.db
+
+$(READY): constraints.txt pyproject.toml
+	@echo "== setting up .venv with the pinned set (some minutes, once) =="
+	$(PYTHON) -c 'import sys; sys.exit("Python 3.11 or newer is needed, this is " + sys.version) if sys.version_info < (3, 11) else 0'
+	$(PYTHON) -m venv .venv
+	@echo "== torch first: later packages then find it there and bring no other build =="
+	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt torch $(TORCH_ARGS)
+	@echo "== everything else =="
+	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	@touch $(READY)
+
+clean:
+	rm -rf .venv .rlpipe .prefect mlflow.db

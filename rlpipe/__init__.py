@@ -1,0 +1,3 @@
+"""rlpipe: a reproducible experiment pipeline for RL post-training of language models."""
+
+__version__ = "0.1.0"

@@ -1,0 +1,93 @@
+"""Change the text of `params.yaml`, keeping its comments: presets (overlays) and `key=value` overrides."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Mapping, MutableMapping, Sequence
+from typing import Any
+
+from ruamel.yaml import YAML
+from ruamel.yaml.error import YAMLError
+
+from rlpipe.config.load import parse
+from rlpipe.errors import ConfigError, nearest
+
+# Sections whose keys are names or settings that the user chooses, so that an override may add one.
+_OPEN = ("policy", "pairs.reward")
+
+
+def edited(text: str, preset: str | None, assignments: Sequence[str]) -> str:
+    """`text` of a params.yaml with a preset's text laid over it and then each `dotted.key=value` applied.
+
+    A null in a preset or assignment removes an entry of an open section (such as `policy.dpo=null`) and sets
+    null elsewhere. The result is validated as a whole.
+
+    Raises: ConfigError for an unknown key (with the nearest valid one), an unreadable value, or a broken rule.
+    """
+    yaml = YAML()
+    yaml.preserve_quotes = True
+    yaml.width = 200
+    document = yaml.load(text)
+    if preset is not None:
+        _overlay(document, _read(preset, "preset"), ())
+    for assignment in assignments:
+        _assign(document, assignment)
+    buffer = io.StringIO()
+    yaml.dump(document, buffer)
+    parse(buffer.getvalue())
+    return buffer.getvalue()
+
+
+def _overlay(target: MutableMapping[str, Any], overlay: Mapping[str, Any], at: tuple[str, ...]) -> None:
+    for key, value in overlay.items():
+        path = (*at, str(key))
+        if isinstance(value, Mapping) and isinstance(target.get(key), MutableMapping) and not _is_weights(path):
+            _overlay(target[key], value, path)
+        else:
+            _set(target, path, value)
+
+
+def _assign(document: MutableMapping[str, Any], assignment: str) -> None:
+    dotted, equals, written = assignment.partition("=")
+    if not equals:
+        raise ConfigError(f"-S {assignment}: expected key=value, such as policy.grpo.kl_coef=0.1.")
+    path = tuple(dotted.strip().split("."))
+    target: Any = document
+    for depth, part in enumerate(path[:-1]):
+        if not isinstance(target, Mapping) or not isinstance(target.get(part), Mapping):
+            raise _unknown(path[: depth + 1], target)
+        target = target[part]
+    _set(target, path, _read(written, assignment))
+
+
+def _set(target: MutableMapping[str, Any], path: tuple[str, ...], value: Any) -> None:
+    key = path[-1]
+    is_open = _is_open(path)
+    if key not in target and not is_open:
+        raise _unknown(path, target)
+    if value is None and is_open:
+        target.pop(key, None)
+    else:
+        target[key] = value
+
+
+def _is_open(path: tuple[str, ...]) -> bool:
+    """Whether the section that holds `path` has names of the user's choosing."""
+    return ".".join(path[:-1]) in _OPEN or (path[0] == "policy" and len(path) >= 3)
+
+
+def _is_weights(path: tuple[str, ...]) -> bool:
+    """A mapping of reward weights is replaced as a whole: merging would leave the old components in."""
+    return path[-1] == "reward"
+
+
+def _unknown(path: tuple[str, ...], beside: Any) -> ConfigError:
+    names = [str(name) for name in beside] if isinstance(beside, Mapping) else []
+    return ConfigError(f"{'.'.join(path)}: unknown key.{nearest(path[-1], names) if names else ''}")
+
+
+def _read(text: str, where: str) -> Any:
+    try:
+        return YAML().load(text)
+    except YAMLError as error:
+        raise ConfigError(f"{where}: no valid YAML: {error}") from None

@@ -1,0 +1,93 @@
+"""Read `params.yaml`, or say which key breaks which rule."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, TypeVar
+
+from pydantic import BaseModel, ValidationError
+from ruamel.yaml import YAML
+from ruamel.yaml.error import YAMLError
+
+from rlpipe.config.schema import Params
+from rlpipe.errors import ConfigError, nearest
+
+Model = TypeVar("Model", bound=BaseModel)
+
+
+def load(root: Path) -> Params:
+    """The parameters of the checkout or workspace `root`.
+
+    Raises: ConfigError naming each offending key, its value, the rule and the remedy.
+    """
+    path = root / "params.yaml"
+    if not path.exists():
+        raise ConfigError(f"{path}: no such file. Run inside a checkout of rlpipe.")
+    return parse(path.read_text(encoding="utf-8"))
+
+
+def parse(text: str) -> Params:
+    """The parameters written in `text`. Raises: ConfigError."""
+    try:
+        raw = YAML(typ="safe").load(text)
+    except YAMLError as error:
+        raise ConfigError(f"params.yaml is no valid YAML: {error}") from None
+    if not isinstance(raw, Mapping):
+        raise ConfigError("params.yaml: expected sections such as `data:` at the top level.")
+    params = validated(Params, raw, at="")
+    _check_references(params)
+    return params
+
+
+def validated(model: type[Model], raw: Mapping[str, Any], *, at: str) -> Model:
+    """`raw` as a `model`; `at` is the dotted prefix of its keys in messages. Raises: ConfigError."""
+    try:
+        return model.model_validate(raw)
+    except ValidationError as error:
+        lines = [_explain(problem, model, at) for problem in error.errors()]
+        raise ConfigError("\n".join(lines)) from None
+
+
+def _explain(problem: Mapping[str, Any], model: type[BaseModel], at: str) -> str:
+    path = [str(part) for part in problem["loc"]]
+    key = ".".join([at, *path] if at else path)
+    kind, message = problem["type"], problem["msg"].removeprefix("Value error, ")
+    if kind == "extra_forbidden":
+        return f"{key}: unknown key.{nearest(path[-1], _keys_beside(model, path))}"
+    if kind == "missing":
+        return f"{key}: missing. Every number lives in params.yaml; add the key."
+    value = "" if isinstance(problem["input"], Mapping) else f"={problem['input']!r}"
+    return f"{key}{value}: {message}."
+
+
+def _keys_beside(model: type[BaseModel], path: list[str]) -> list[str]:
+    """Valid names of the section in which the last part of `path` stands."""
+    section: Any = model
+    for part in path[:-1]:
+        field = section.model_fields.get(part)
+        if field is None:
+            break
+        candidates = [field.annotation, *getattr(field.annotation, "__args__", ())]
+        section = next((c for c in candidates if isinstance(c, type) and issubclass(c, BaseModel)), section)
+    return list(section.model_fields)
+
+
+def _check_references(params: Params) -> None:
+    """Names that one section uses of another must exist there."""
+    for name in params.policy:
+        if name in ("sft", "reward_model"):
+            raise ConfigError(f"policy.{name}: the name is taken by the stage that writes models/{name}. Rename it.")
+    known = ["sft", *params.policy]
+    for name in params.evaluate.models:
+        if name not in known:
+            raise ConfigError(f"evaluate.models={params.evaluate.models}: no model {name!r}.{nearest(name, known)}")
+    if "sft" not in params.evaluate.models:
+        raise ConfigError("evaluate.models: 'sft' is missing. Every policy is compared with it; add it.")
+    if params.pairs.source == "none":
+        for name, policy in params.policy.items():
+            if policy.learns_from in ("data/pairs", "models/reward_model"):
+                raise ConfigError(
+                    f"policy.{name}.learns_from={policy.learns_from}: pairs.source is none, so there are "
+                    "no pairs and no reward model. Set pairs.source to policy or dataset."
+                )

@@ -1,0 +1,219 @@
+"""Every section of `params.yaml` as a type. No field has a default: the file is the only home of a number."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+Count = Annotated[int, Field(ge=1)]
+CountOrZero = Annotated[int, Field(ge=0)]
+Positive = Annotated[float, Field(gt=0)]
+NonNegative = Annotated[float, Field(ge=0)]
+Share = Annotated[float, Field(ge=0, le=1)]
+OpenShare = Annotated[float, Field(gt=0, lt=1)]
+Weights = Annotated[dict[str, float], Field(min_length=1)]
+
+
+class Section(BaseModel):
+    """Strict: no unknown key, no silent conversion, no change after load."""
+
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
+
+
+class Runtime(Section):
+    slots: Count
+    threads: Count
+    device: Literal["auto", "cpu", "cuda"]
+    dtype: Literal["float32", "bfloat16"]
+    checkpoint_every: Count
+
+
+class Tracking(Section):
+    uri: str
+    experiment: str
+
+
+class Arithmetic(Section):
+    operands: Annotated[int, Field(ge=2)]
+    max_operand: Count
+    sft_rows: Count
+    rl_rows: Count
+    heldout_rows: Count
+    short_rate: Share
+    slip_rate: Share
+
+    @model_validator(mode="after")
+    def _faults_fit(self) -> Arithmetic:
+        if self.short_rate + self.slip_rate > 1:
+            raise ValueError(
+                f"short_rate {self.short_rate} + slip_rate {self.slip_rate} exceed 1: "
+                "a demonstration has at most one fault"
+            )
+        if self.short_rate > 0 and self.operands < 3:
+            raise ValueError(f"short_rate {self.short_rate} needs operands >= 3: two have no step to leave out")
+        return self
+
+
+class Data(Section):
+    source: Literal["arithmetic", "gsm8k", "instruct", "rows"]
+    path: str
+    hub: str | None
+    heldout_fraction: OpenShare
+    max_quarantine_rate: Share
+    arithmetic: Arithmetic
+
+
+class Adapter(Section):
+    """LoRA on all linear layers (arXiv:2106.09685)."""
+
+    rank: Count
+    alpha: Count
+    dropout: Annotated[float, Field(ge=0, lt=1)]
+
+
+class Scratch(Section):
+    tokenizer: Literal["characters", "bpe"]
+    vocab_size: Count
+    hidden_size: Count
+    intermediate_size: Count
+    num_hidden_layers: Count
+    num_attention_heads: Count
+    num_key_value_heads: Count
+
+    @model_validator(mode="after")
+    def _heads_divide(self) -> Scratch:
+        if self.hidden_size % self.num_attention_heads:
+            raise ValueError(
+                f"hidden_size {self.hidden_size} must be a multiple of num_attention_heads "
+                f"{self.num_attention_heads}: each head takes an equal share"
+            )
+        if self.num_attention_heads % self.num_key_value_heads:
+            raise ValueError(
+                f"num_attention_heads {self.num_attention_heads} must be a multiple of num_key_value_heads "
+                f"{self.num_key_value_heads}: heads share keys in equal groups"
+            )
+        return self
+
+
+class Model(Section):
+    name_or_path: str | None
+    adapter: Adapter | None
+    max_length: Annotated[int, Field(ge=4)]
+    scratch: Scratch
+
+
+class Rollout(Section):
+    engine: Literal["transformers"]
+    temperature: Positive
+    max_new_tokens: Count
+    batch_size: Count
+
+
+class Judge(Section):
+    kind: Literal["rubric"]
+
+
+class Optim(Section):
+    """AdamW with a linear warm-up from 0, then the schedule down to 0 (constant stays)."""
+
+    lr: Positive
+    schedule: Literal["constant", "linear", "cosine"]
+    warmup_steps: CountOrZero
+    weight_decay: NonNegative
+    max_grad_norm: Positive
+
+
+class Supervised(Section):
+    """A trainer over fixed rows: `steps` optimizer steps of `batch_size` rows each."""
+
+    steps: Count
+    batch_size: Count
+    micro_batch_size: Count
+    optim: Optim
+
+
+class Pairs(Section):
+    source: Literal["policy", "dataset", "none"]
+    reward: Weights
+    samples_per_prompt: Annotated[int, Field(ge=2)]
+    heldout_fraction: OpenShare
+
+
+class RLBudget(Section):
+    """What an online policy section says beside its algorithm's numbers."""
+
+    reward: Weights
+    steps: Count
+    prompts_per_step: Count
+    group_size: Count
+    epochs: Count
+    minibatches: Count
+    micro_batch_size: Count
+    optim: Optim
+
+
+class PreferenceBudget(Supervised):
+    """What an offline policy section says beside its algorithm's numbers.
+
+    Every `measure_every` steps, `measure_prompts` completions are drawn and scored, so that reward stands
+    against KL for offline algorithms too. They are never trained on.
+    """
+
+    measure_every: Count
+    measure_prompts: Count
+
+
+class Numbers(Section):
+    """The hyper-parameters an algorithm may ask for, each with its range. Which of them: see `algos/`."""
+
+    kl_coef: NonNegative | None = None
+    clip_low: OpenShare | None = None
+    clip_high: Positive | None = None
+    gamma: Share | None = None
+    lam: Share | None = None
+    value_coef: NonNegative | None = None
+    value_clip: Positive | None = None
+    beta: Positive | None = None
+    label_smoothing: Annotated[float, Field(ge=0, lt=0.5)] | None = None
+
+
+class Policy(BaseModel):
+    """A policy section before its algorithm is known; `algos.plan` checks the rest against the algorithm."""
+
+    model_config = ConfigDict(extra="allow", strict=True, frozen=True)
+
+    algorithm: str
+    learns_from: str
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """Everything but `algorithm` and `learns_from`, as written."""
+        return dict(self.model_extra or {})
+
+
+class Evaluate(Section):
+    models: Annotated[list[str], Field(min_length=1)]
+    reward: str
+    pass_threshold: float
+    tasks: Count
+
+
+class Report(Section):
+    samples: CountOrZero
+
+
+class Params(Section):
+    seed: CountOrZero
+    runtime: Runtime
+    tracking: Tracking
+    data: Data
+    model: Model
+    rollout: Rollout
+    judge: Judge
+    sft: Supervised
+    pairs: Pairs
+    reward_model: Supervised
+    policy: dict[str, Policy]
+    evaluate: Evaluate
+    report: Report

@@ -1,0 +1,50 @@
+"""Where the data stages keep their files, and how the later stages read them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from rlpipe.dataio.files import read_rows
+from rlpipe.types import Demonstration, Preference, Task
+
+PREPARED = "data/prepared"
+DEMONSTRATIONS = f"{PREPARED}/demonstrations.jsonl"
+TASKS = f"{PREPARED}/tasks.jsonl"  # prompts that a policy samples on
+HELDOUT = f"{PREPARED}/heldout.jsonl"  # tasks of the evaluation; nothing learns from them
+PREFERENCES = f"{PREPARED}/preferences.jsonl"  # pairs that came with the data; may be empty
+QUARANTINE = f"{PREPARED}/quarantine.jsonl"
+TOKENIZER = f"{PREPARED}/tokenizer"  # a folder, only when model.name_or_path is null
+
+PAIRS = "data/pairs"
+TRAIN_PAIRS = f"{PAIRS}/train.jsonl"
+HELDOUT_PAIRS = f"{PAIRS}/heldout.jsonl"
+
+
+def read_demonstrations(root: Path) -> list[Demonstration]:
+    """Raises: DataError if `prepare` has not run."""
+    return read_rows(root / DEMONSTRATIONS, Demonstration)
+
+
+def read_tasks(root: Path) -> list[Task]:
+    """Tasks to learn from. Raises: DataError if `prepare` has not run."""
+    return read_rows(root / TASKS, Task)
+
+
+def read_heldout(root: Path) -> list[Task]:
+    """Tasks to evaluate on. Raises: DataError if `prepare` has not run."""
+    return read_rows(root / HELDOUT, Task)
+
+
+def read_preferences(root: Path) -> list[Preference]:
+    """Pairs that came with the data, perhaps none. Raises: DataError if `prepare` has not run."""
+    return read_rows(root / PREFERENCES, Preference)
+
+
+def read_train_pairs(root: Path) -> list[Preference]:
+    """Raises: DataError if `pairs` has not run."""
+    return read_rows(root / TRAIN_PAIRS, Preference)
+
+
+def read_heldout_pairs(root: Path) -> list[Preference]:
+    """Raises: DataError if `pairs` has not run."""
+    return read_rows(root / HELDOUT_PAIRS, Preference)

@@ -1,0 +1,33 @@
+"""Determinism, device and precision, fixed at the door."""
+
+from __future__ import annotations
+
+import os
+from contextlib import AbstractContextManager, nullcontext
+
+import torch
+
+from rlpipe.config.schema import Runtime
+from rlpipe.errors import ConfigError
+
+
+def prepare_torch(runtime: Runtime, seed: int) -> torch.device:
+    """Fix threads, seed and algorithms; return the device that `runtime.device` means on this machine.
+
+    CUDA's float cumsum has no kernel that PyTorch calls deterministic, so there we ask with warn_only.
+    """
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    torch.set_num_threads(runtime.threads)
+    torch.use_deterministic_algorithms(True, warn_only=True)
+    torch.manual_seed(seed)
+    if runtime.device == "cuda" and not torch.cuda.is_available():
+        raise ConfigError("runtime.device='cuda': PyTorch finds no CUDA device here. Set auto or cpu.")
+    wants_cuda = runtime.device != "cpu" and torch.cuda.is_available()
+    return torch.device("cuda" if wants_cuda else "cpu")
+
+
+def precision(device: torch.device, dtype: str) -> AbstractContextManager[object]:
+    """Forward passes in bfloat16 where asked; parameters, losses and reductions stay float32."""
+    if dtype == "float32":
+        return nullcontext()
+    return torch.autocast(device.type, torch.bfloat16)

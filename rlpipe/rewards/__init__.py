@@ -1,0 +1,8 @@
+"""What a completion is worth: verifiers, judges, and their weighted sum. A missing score is never 0."""
+
+from rlpipe.rewards.base import Component, Missing, Reward
+from rlpipe.rewards.compose import compose
+from rlpipe.rewards.judges import JUDGES
+from rlpipe.rewards.registry import VERIFIERS, components
+
+__all__ = ["JUDGES", "VERIFIERS", "Component", "Missing", "Reward", "components", "compose"]

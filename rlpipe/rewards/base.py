@@ -1,0 +1,20 @@
+"""The two shapes of this room: a component scores one aspect, a reward is the weighted sum of components."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from rlpipe.types import Scored, Task
+
+
+@dataclass(frozen=True)
+class Missing:
+    """Stands where a score should be, and says why there is none."""
+
+    reason: str
+
+
+# Batch in, one score or one Missing out for each completion, in order.
+Component = Callable[[Sequence[Task], Sequence[str]], list[float | Missing]]
+Reward = Callable[[Sequence[Task], Sequence[str]], list[Scored]]

@@ -1,0 +1,33 @@
+"""What every stage that runs a model sets up first: determinism, device, tokenizer, tensors."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from transformers import PreTrainedTokenizerBase
+
+from rlpipe.dataio.tokenizers import load as load_tokenizer
+from rlpipe.models.runtime import prepare_torch
+from rlpipe.stages.base import Stage
+from rlpipe.training.batching import Batching
+
+
+@dataclass(frozen=True)
+class Bench:
+    """A stage's device, tokenizer and way of batching."""
+
+    stage: Stage
+    device: torch.device
+    tokenizer: PreTrainedTokenizerBase
+    batching: Batching
+
+
+def bench(stage: Stage, tokenizer_at: str | Path) -> Bench:
+    """Fix determinism, then load the tokenizer. Raises: ModelError, ConfigError."""
+    runtime = stage.params.runtime
+    device = prepare_torch(runtime, stage.params.seed)
+    tokenizer = load_tokenizer(tokenizer_at)
+    assert isinstance(tokenizer.pad_token_id, int), "load_tokenizer sees to it"
+    return Bench(stage, device, tokenizer, Batching(tokenizer.pad_token_id, device, runtime.dtype))

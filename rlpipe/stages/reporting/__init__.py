@@ -1,0 +1,1 @@
+"""What the report says (`findings`), shows (`plots`) and looks like (`page`, `templates`)."""

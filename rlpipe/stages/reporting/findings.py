@@ -1,0 +1,215 @@
+"""Read what the pipeline measured, and compare each policy with SFT."""
+
+from __future__ import annotations
+
+import csv
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from rlpipe import lineage
+from rlpipe.config import Params
+from rlpipe.dataio.files import read_rows
+from rlpipe.errors import DataError
+from rlpipe.stages.base import Stage
+
+BASE = "sft"
+KL, GOLD, TRAINED_ON = "kl/ref_seq_sum", "reward/gold_mean", "reward/score_mean"
+PALETTE = 7  # places in the palette; 0 is SFT's, the others start again after the last
+# The sections that dvc.yaml gives this stage. How and where stages ran is no input of the report.
+_NOT_SHOWN = {"runtime", "tracking"}
+
+Verdict = Literal["above", "overlaps", "below", ""]
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One row of data/samples/<name>.jsonl."""
+
+    id: str
+    prompt: str
+    answer: str
+    completion: str
+    score: float
+
+
+@dataclass(frozen=True)
+class Model:
+    """One evaluated model. `colour` is its place in the palette, the same in every picture and table.
+
+    `verdict`: where its 95% interval lies to SFT's; empty for SFT itself. `gained`: tasks it solves and SFT
+    does not; `lost`: the other way round.
+    """
+
+    name: str
+    algorithm: str
+    colour: int
+    measured: Mapping[str, float]
+    verdict: Verdict
+    gained: int
+    lost: int
+
+    @property
+    def pass_at_1(self) -> float:
+        return self.measured["pass_at_1"]
+
+
+@dataclass(frozen=True)
+class Curve:
+    """One policy's measured steps. `reward` says what it is trained on, empty for an offline algorithm."""
+
+    name: str
+    colour: int
+    reward: str
+    kl: tuple[float, ...]
+    gold: tuple[float, ...]
+    trained_on: tuple[float, ...]
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What one model wrote for a task."""
+
+    name: str
+    colour: int
+    completion: str
+    right: bool
+
+
+@dataclass(frozen=True)
+class Exhibit:
+    """One held-out task with every model's answer to it."""
+
+    id: str
+    prompt: str
+    answer: str
+    answers: tuple[Answer, ...]
+
+
+@dataclass(frozen=True)
+class Findings:
+    """All that the report says. A function of the stage's inputs alone: no clock, run, host or commit."""
+
+    models: tuple[Model, ...]
+    curves: tuple[Curve, ...]
+    reward_model: Mapping[str, Any]
+    prepared: Mapping[str, float]
+    pairs: Mapping[str, float]
+    pairs_source: str
+    exhibits: tuple[Exhibit, ...]
+    hashes: Mapping[str, str]
+    parameters: Mapping[str, str]
+    task: str
+
+    @property
+    def base(self) -> Model:
+        return self.models[0]
+
+    @property
+    def best(self) -> Model:
+        """Of the trained policies, the one with the highest accuracy; SFT where it is alone."""
+        return max(self.models[1:] or self.models, key=lambda model: model.pass_at_1)
+
+
+def find(stage: Stage) -> Findings:
+    """Raises: DataError if an input is missing."""
+    params = stage.params
+    colours = {BASE: 0} | {name: 1 + place % (PALETTE - 1) for place, name in enumerate(params.policy)}
+    names = [BASE, *(name for name in params.evaluate.models if name != BASE)]
+    samples = {name: read_rows(stage.path(f"data/samples/{name}.jsonl"), Sample) for name in names}
+    solved = {name: _solved(rows, params.evaluate.pass_threshold) for name, rows in samples.items()}
+    return Findings(
+        models=_models(stage, names, colours, solved),
+        curves=tuple(_curve(stage, name, colours[name]) for name in params.policy),
+        reward_model=_numbers(stage.path("metrics/reward_model.json")),
+        prepared=_numbers(stage.path("metrics/prepare.json")),
+        pairs=_numbers(stage.path("metrics/pairs.json")),
+        pairs_source=params.pairs.source,
+        exhibits=tuple(_exhibits(samples, solved, colours, params.report.samples)),
+        hashes={path: lineage.digest(stage.path(path)) for path in ("data/prepared", "data/pairs")},
+        parameters=_parameters(params),
+        task=params.evaluate.reward,
+    )
+
+
+def verdict(low: float, high: float, base_low: float, base_high: float) -> Verdict:
+    """Where an interval lies to the base's: wholly above, wholly below, or not disjoint."""
+    if low > base_high:
+        return "above"
+    return "below" if high < base_low else "overlaps"
+
+
+def _models(
+    stage: Stage, names: Sequence[str], colours: Mapping[str, int], solved: Mapping[str, set[str]]
+) -> tuple[Model, ...]:
+    measured = {name: _numbers(stage.path(f"metrics/evaluate/{name}.json")) for name in names}
+    base = measured[BASE]
+    return tuple(
+        Model(
+            name=name,
+            algorithm=BASE if name == BASE else stage.params.policy[name].algorithm,
+            colour=colours[name],
+            measured=own,
+            verdict="" if name == BASE else verdict(own["ci_low"], own["ci_high"], base["ci_low"], base["ci_high"]),
+            gained=len(solved[name] - solved[BASE]),
+            lost=len(solved[BASE] - solved[name]),
+        )
+        for name, own in measured.items()
+    )
+
+
+def _curve(stage: Stage, name: str, colour: int) -> Curve:
+    rows = _measured_rows(stage.path(f"plots/policy/{name}.csv"))
+    weights: Mapping[str, float] = stage.params.policy[name].settings.get("reward", {})
+    return Curve(
+        name=name,
+        colour=colour,
+        reward=" + ".join(part if weight == 1 else f"{weight:g} {part}" for part, weight in weights.items()),
+        kl=tuple(row[KL] for row in rows),
+        gold=tuple(row[GOLD] for row in rows),
+        trained_on=tuple(row[TRAINED_ON] for row in rows),
+    )
+
+
+def _measured_rows(path: Path) -> list[dict[str, float]]:
+    """The steps at which reward and KL were both measured; an offline algorithm measures only some."""
+    if not path.exists():
+        raise DataError(f"{path}: no such file. Run the stage that writes it: `dvc repro` does.")
+    wanted = (KL, GOLD, TRAINED_ON)
+    with path.open(encoding="utf-8", newline="") as file:
+        rows = list(csv.DictReader(file))
+    return [{name: float(row[name]) for name in wanted} for row in rows if all(row.get(name) for name in wanted)]
+
+
+def _solved(rows: Iterable[Sample], threshold: float) -> set[str]:
+    return {row.id for row in rows if row.score >= threshold}
+
+
+def _exhibits(
+    samples: Mapping[str, Sequence[Sample]],
+    solved: Mapping[str, set[str]],
+    colours: Mapping[str, int],
+    count: int,
+) -> Iterable[Exhibit]:
+    """The first tasks of the held-out set, whatever became of them: nothing is picked by its outcome."""
+    by_id = {name: {row.id: row for row in rows} for name, rows in samples.items()}
+    for task in samples[BASE][:count]:
+        answers = tuple(
+            Answer(name, colours[name], rows[task.id].completion, task.id in solved[name])
+            for name, rows in by_id.items()
+        )
+        yield Exhibit(task.id, task.prompt, task.answer, answers)
+
+
+def _parameters(params: Params) -> dict[str, str]:
+    shown = {name: value for name, value in params.model_dump().items() if name not in _NOT_SHOWN}
+    return lineage.flattened(shown)
+
+
+def _numbers(path: Path) -> dict[str, Any]:
+    if not path.exists():
+        raise DataError(f"{path}: no such file. Run the stage that writes it: `dvc repro` does.")
+    numbers: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    return numbers

@@ -1,0 +1,25 @@
+"""A model's sampler, by the engine and settings of `rollout`."""
+
+from __future__ import annotations
+
+from torch import nn
+
+from rlpipe.rollout.engine import TransformersEngine
+from rlpipe.stages.bench import Bench
+from rlpipe.training.encode import EncodedTasks
+from rlpipe.training.samples import Sampler
+from rlpipe.types import Sampling
+
+
+def sampler(work: Bench, model: nn.Module, tasks: EncodedTasks) -> Sampler:
+    """Draws `model`'s completions for `tasks`."""
+    params, tokenizer = work.stage.params, work.tokenizer
+    engine = TransformersEngine(
+        model=model,
+        eos_ids=frozenset({tokenizer.eos_token_id}),
+        pad_id=tokenizer.pad_token_id,
+        device=work.device,
+        batch_size=params.rollout.batch_size,
+    )
+    sampling = Sampling(params.rollout.temperature, params.rollout.max_new_tokens)
+    return Sampler(engine, tokenizer, tasks, sampling, work.batching, params.seed)

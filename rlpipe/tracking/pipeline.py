@@ -1,0 +1,68 @@
+"""The run of one pipeline: the parent of its stages' runs, and of the runs whose outputs were restored."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+
+from rlpipe import lineage
+from rlpipe.config import Params
+from rlpipe.tracking.run import FLOW_RUN, OUTPUT_HASH, STAGE, Run, latest, open_run
+from rlpipe.tracking.stage import FLOW_RUN_VARIABLE, PARENT_VARIABLE
+
+ELSEWHERE = "not in this store"
+_FAILED = "Failed"
+
+
+class PipelineRun:
+    """What the flow tells the parent run."""
+
+    def __init__(self, run: Run, root: Path, environ: Mapping[str, str]) -> None:
+        self._run = run
+        self._root = root
+        self.environ = dict(environ)
+
+    @property
+    def run_id(self) -> str:
+        """The parent run's id in MLflow."""
+        return self._run.id
+
+    def stage_finished(self, address: str, state: str, seconds: float) -> None:
+        """Note how a stage ended, its wall time, and which run made the outputs that stand now.
+
+        That run is found by the outputs' hash, so a stage that was restored or up to date is linked to the
+        run that did the work. A state `Failed` fails the parent run too. Safe from any thread; never raises.
+        """
+        self._run.failed |= state == _FAILED
+        self._run.tag(f"rlpipe.state.{address}", state)
+        name = f"time/{re.sub('[^a-z0-9_.]', '.', address.lower())}_s"
+        self._run.attempt(name, lambda: self._run.store.client.log_metric(self._run.id, name, seconds))
+        self._run.attempt(f"the run that made {address}", lambda: self._link(address))
+
+    def _link(self, address: str) -> None:
+        outputs = lineage.lock_outputs(self._root, address)
+        if not outputs:
+            return
+        maker = latest(
+            self._run.store,
+            f"attributes.status = 'FINISHED' and tags.`{STAGE}` = '{address}' "
+            f"and tags.`{OUTPUT_HASH}` = '{lineage.outputs_hash(outputs)}'",
+        )
+        self._run.tag(f"{STAGE}.{address}", maker.info.run_id if maker else ELSEWHERE)
+
+
+@contextmanager
+def pipeline_run(root: Path, params: Params, name: str, tags: Mapping[str, str]) -> Iterator[PipelineRun]:
+    """The parent run of one pipeline run, with all parameters; `environ` is for its stages.
+
+    Args:
+        tags: `prefect.flow_run_id` among them is handed on to the stages.
+    Raises: TrackingError if the store does not open.
+    """
+    with open_run(root, params, name, {"rlpipe.pipeline": name, **tags}, lineage.flattened(params.model_dump())) as run:
+        environ = {PARENT_VARIABLE: run.id}
+        if FLOW_RUN in tags:
+            environ[FLOW_RUN_VARIABLE] = tags[FLOW_RUN]
+        yield PipelineRun(run, root, environ)

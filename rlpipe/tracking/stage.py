@@ -1,0 +1,131 @@
+"""The run of one stage: a child of the pipeline's run, or a run of its own under a bare `dvc repro`."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import threading
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Protocol
+
+from rlpipe import lineage
+from rlpipe.config import Params
+from rlpipe.tracking import keys
+from rlpipe.tracking.run import FLOW_RUN, OUTPUT_HASH, PARENT, STAGE, Run, open_run
+from rlpipe.tracking.sender import Row, Sender
+from rlpipe.types import Metrics
+
+PARENT_VARIABLE = "RLPIPE_MLFLOW_PARENT"
+FLOW_RUN_VARIABLE = "RLPIPE_PREFECT_FLOW_RUN"
+
+
+class Tracker(Protocol):
+    """What a stage tells the memory. It hears nothing back, so no output can depend on it."""
+
+    def metrics(self, step: int, values: Metrics) -> None:
+        """One step's metrics. Returns at once. Raises: TrackingError for a name that `keys.KEYS` lacks."""
+        ...
+
+    def summary(self, values: Metrics) -> None:
+        """Final metrics. A value `step` says where on the axis they stand; else the last step seen."""
+        ...
+
+    def dataset(self, name: str, path: Path) -> None:
+        """A file or folder that the stage learns from or is measured on, with DVC's md5 of it."""
+        ...
+
+
+@contextmanager
+def stage_run(
+    root: Path, address: str, params: Params, *, environ: Mapping[str, str] = os.environ
+) -> Iterator[Tracker]:
+    """The tracker of a stage while it runs; parameters are logged and, if it ends well, its outputs' hash.
+
+    SIGTERM becomes KeyboardInterrupt meanwhile, so that a stopped stage closes its run as KILLED.
+
+    Args:
+        address: the stage's name in DVC, such as `policy@grpo`.
+        environ: names the pipeline's run and the Prefect flow run, where there are any.
+    Raises: TrackingError if the store does not open; ConfigError if `dvc.yaml` has no such stage.
+    """
+    named = {PARENT: environ.get(PARENT_VARIABLE), FLOW_RUN: environ.get(FLOW_RUN_VARIABLE)}
+    tags = {
+        STAGE: address,
+        "mlflow.source.name": address,
+        **{tag: value for tag, value in named.items() if value},
+    }
+    logged = lineage.flattened(params.model_dump(), lineage.declared(root, address).params)
+    with _sigterm_interrupts(), open_run(root, params, address, tags, logged) as run:
+        tracker = _RunTracker(run, root)
+        try:
+            yield tracker
+        finally:
+            tracker.flush()
+        run.attempt("the outputs' hash", lambda: run.tag(OUTPUT_HASH, _output_hash(root, address)))
+
+
+def _output_hash(root: Path, address: str) -> str:
+    return lineage.outputs_hash(lineage.file_outputs(root, address))
+
+
+class _RunTracker:
+    """A Tracker on an open run."""
+
+    def __init__(self, run: Run, root: Path) -> None:
+        self._run = run
+        self._root = root
+        self._sender = Sender(self._send)
+        self._last: tuple[int, Metrics] = (0, {})
+
+    def metrics(self, step: int, values: Metrics) -> None:
+        for name in values:
+            keys.check(name)
+        self._last = (step, values)
+        self._sender.put(step, values)
+
+    def summary(self, values: Metrics) -> None:
+        last_step, last_values = self._last
+        step = int(values.get("step", last_step))
+        sent = last_values if step == last_step else {}
+        self.metrics(step, {k: v for k, v in values.items() if k != "step" and sent.get(k) != v})
+
+    def dataset(self, name: str, path: Path) -> None:
+        self._run.attempt(f"dataset {name}", lambda: self._log_dataset(name, path))
+
+    def flush(self) -> None:
+        """Send what is queued; where the store refused rows, say on the run how many."""
+        self._sender.close()
+        if self._sender.lost:
+            self._run.tag("rlpipe.metrics_lost", str(self._sender.lost))
+
+    def _send(self, rows: Sequence[Row]) -> None:
+        from mlflow.entities import Metric
+
+        metrics = [
+            Metric(name, float(value), row.timestamp, row.step) for row in rows for name, value in row.values.items()
+        ]
+        self._run.store.client.log_batch(self._run.id, metrics=metrics)
+
+    def _log_dataset(self, name: str, path: Path) -> None:
+        from mlflow.entities import Dataset, DatasetInput
+
+        source = json.dumps({"uri": path.relative_to(self._root).as_posix()})
+        dataset = Dataset(name=name, digest=lineage.digest(path), source_type="local", source=source)
+        self._run.store.client.log_inputs(self._run.id, datasets=[DatasetInput(dataset=dataset, tags=[])])
+
+
+@contextmanager
+def _sigterm_interrupts() -> Iterator[None]:
+    """By default SIGTERM ends the process where it stands; a handler of the caller's own is kept."""
+    in_main = threading.current_thread() is threading.main_thread()
+    if not in_main or signal.getsignal(signal.SIGTERM) is not signal.SIG_DFL:
+        yield
+        return
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)

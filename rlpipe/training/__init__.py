@@ -1,0 +1,1 @@
+"""The trainers: supervised, reward model, preference, online RL. One loop, one optimizer step."""

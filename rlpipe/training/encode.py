@@ -1,0 +1,81 @@
+"""From rows to token ids, once, before training. Rows that do not fit are counted, never cut silently."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from transformers import PreTrainedTokenizerBase
+
+from rlpipe.dataio.chat import prompt_ids, response_ids
+from rlpipe.errors import DataError
+from rlpipe.types import Demonstration, Preference, Task
+
+Ids = tuple[int, ...]
+Example = tuple[Ids, Ids]
+
+
+@dataclass(frozen=True)
+class Encoded:
+    """(prompt, response) id pairs, and how many rows were longer than `max_length`."""
+
+    examples: list[Example]
+    too_long: int
+
+
+@dataclass(frozen=True)
+class EncodedPairs:
+    """Chosen and rejected examples, row by row, and how many pairs were longer than `max_length`."""
+
+    chosen: list[Example]
+    rejected: list[Example]
+    too_long: int
+
+
+@dataclass(frozen=True)
+class EncodedTasks:
+    """Tasks with their prompts' ids, and how many prompts left no room for an answer."""
+
+    tasks: list[Task]
+    prompts: list[Ids]
+    too_long: int
+
+
+def encode_demonstrations(
+    rows: Sequence[Demonstration], tokenizer: PreTrainedTokenizerBase, max_length: int
+) -> Encoded:
+    """Raises: DataError if no row is left."""
+    examples = [(prompt_ids(tokenizer, row.prompt), response_ids(tokenizer, row.response)) for row in rows]
+    kept = [example for example in examples if _length(example) <= max_length]
+    _require(kept, "demonstration", max_length)
+    return Encoded(kept, len(examples) - len(kept))
+
+
+def encode_pairs(rows: Sequence[Preference], tokenizer: PreTrainedTokenizerBase, max_length: int) -> EncodedPairs:
+    """Raises: DataError if no pair is left."""
+    pairs = []
+    for row in rows:
+        prompt = prompt_ids(tokenizer, row.prompt)
+        pairs.append(((prompt, response_ids(tokenizer, row.chosen)), (prompt, response_ids(tokenizer, row.rejected))))
+    kept = [pair for pair in pairs if max(map(_length, pair)) <= max_length]
+    _require(kept, "pair", max_length)
+    return EncodedPairs([chosen for chosen, _ in kept], [rejected for _, rejected in kept], len(pairs) - len(kept))
+
+
+def encode_tasks(
+    rows: Sequence[Task], tokenizer: PreTrainedTokenizerBase, max_length: int, max_new_tokens: int
+) -> EncodedTasks:
+    """Raises: DataError if no task is left."""
+    encoded = [(row, prompt_ids(tokenizer, row.prompt)) for row in rows]
+    kept = [(row, ids) for row, ids in encoded if len(ids) + max_new_tokens <= max_length]
+    _require(kept, "task", max_length)
+    return EncodedTasks([row for row, _ in kept], [ids for _, ids in kept], len(encoded) - len(kept))
+
+
+def _length(example: Example) -> int:
+    return len(example[0]) + len(example[1])
+
+
+def _require(kept: Sequence[object], what: str, max_length: int) -> None:
+    if not kept:
+        raise DataError(f"model.max_length={max_length}: no {what} fits. Raise it, or lower rollout.max_new_tokens.")

@@ -1,0 +1,84 @@
+"""The loop around every trainer: resume, seed, step, record, checkpoint, progress."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Protocol
+
+import torch
+from tqdm import tqdm
+
+from rlpipe.checkpoint.store import Rows, Stateful, Store
+from rlpipe.types import Metrics
+
+
+class Recorder(Protocol):
+    """Where step metrics go beside the stage's own table: MLflow, through `tracking`."""
+
+    def metrics(self, step: int, values: Metrics) -> None: ...
+
+
+@dataclass(frozen=True)
+class StepResult:
+    """A step's metrics, a function of the inputs; and how much work it was, which is none."""
+
+    metrics: dict[str, float]
+    tokens: int
+    phases: Metrics
+
+
+class Phases:
+    """Wall time by phase of one step. Goes to the tracker only, never into a stage's output."""
+
+    def __init__(self) -> None:
+        self.seconds: dict[str, float] = {}
+        self._since = time.perf_counter()
+
+    def mark(self, phase: str) -> None:
+        """The time since the last mark belongs to `phase`."""
+        now = time.perf_counter()
+        name = f"time/{phase}_s"
+        self.seconds[name] = self.seconds.get(name, 0.0) + now - self._since
+        self._since = now
+
+
+def run_steps(
+    steps: int,
+    one_step: Callable[[int], StepResult],
+    *,
+    states: Mapping[str, Stateful],
+    store: Store,
+    recorder: Recorder,
+    seed: int,
+    shown: Mapping[str, str],
+) -> Rows:
+    """Take `steps` steps, from the last checkpoint if there is one.
+
+    Each step starts from a torch seed of its own, so a resumed run draws what an uninterrupted one draws.
+
+    Args:
+        states: everything that changes from step to step.
+        shown: metric key -> short label, for the progress bar.
+    Returns: one row of metrics a step, with its `step`.
+    """
+    done, rows = store.restore(states)
+    with tqdm(total=steps, initial=done, file=sys.stderr, mininterval=2.0, dynamic_ncols=True) as bar:
+        for step in range(done, steps):
+            torch.manual_seed(seed * 1_000_003 + step)
+            began = time.perf_counter()
+            result = one_step(step)
+            rows.append({"step": step, **result.metrics})
+            rate = result.tokens / (time.perf_counter() - began)
+            recorder.metrics(step, {**result.metrics, **result.phases, "perf/tokens_per_s": rate})
+            bar.set_postfix_str(_line(shown, result.metrics, rate), refresh=False)
+            bar.update()
+            store.save(step + 1, rows, states)
+    return rows
+
+
+def _line(shown: Mapping[str, str], metrics: Metrics, rate: float) -> str:
+    numbers = [f"{label} {metrics[key]:.3g}" for key, label in shown.items() if key in metrics]
+    return " ".join([*numbers, f"{rate:.0f} tok/s"])

@@ -1,0 +1,148 @@
+"""Draw completions, score them, and measure how far their policy has moved from its reference."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from transformers import PreTrainedTokenizerBase
+
+from rlpipe.dataio.chat import decode
+from rlpipe.models.forward import response_logits
+from rlpipe.models.learner import Reference
+from rlpipe.ops.kl import k1, k3
+from rlpipe.ops.masking import masked_mean, zero_outside
+from rlpipe.rollout.engine import Engine
+from rlpipe.training.batching import Batching
+from rlpipe.training.encode import EncodedTasks
+from rlpipe.types import Completion, PaddedBatch, Request, Sampling, Scored, Task
+
+Scorer = Callable[[Sequence[Task], Sequence[str]], list[Scored]]
+
+
+@dataclass(frozen=True)
+class Samples:
+    """Completions as drawn, row by row, as text and as tensors.
+
+    sampler_logp_BT: [B, T] nats at the sampling temperature, 0 where masked.
+    group_B: [B] int64, equal for samples of the same prompt.
+    """
+
+    tasks: list[Task]
+    prompts: list[tuple[int, ...]]
+    completions: list[Completion]
+    texts: list[str]
+    batch: PaddedBatch
+    sampler_logp_BT: Tensor
+    group_B: Tensor
+
+    def select(self, rows: Sequence[int], batching: Batching) -> Samples:
+        """Only the named rows, padded anew."""
+        return _samples(
+            [self.tasks[i] for i in rows],
+            [self.prompts[i] for i in rows],
+            [self.completions[i] for i in rows],
+            [self.texts[i] for i in rows],
+            self.group_B[torch.tensor(rows, dtype=torch.long, device=self.group_B.device)],
+            batching,
+        )
+
+
+@dataclass(frozen=True)
+class Sampler:
+    """A policy's engine with the tasks it answers."""
+
+    engine: Engine
+    tokenizer: PreTrainedTokenizerBase
+    tasks: EncodedTasks
+    sampling: Sampling
+    batching: Batching
+    seed: int
+
+    def draw(self, index: Sequence[int], per_prompt: int, step: int) -> Samples:
+        """`per_prompt` completions for each task in `index`; siblings stand side by side."""
+        repeated = [(group, i, sample) for group, i in enumerate(index) for sample in range(per_prompt)]
+        requests = [Request(self.tasks.prompts[i], (self.seed, step, i, sample)) for _, i, sample in repeated]
+        completions = self.engine.generate(requests, self.sampling)
+        return _samples(
+            [self.tasks.tasks[i] for _, i, _ in repeated],
+            [request.prompt_ids for request in requests],
+            completions,
+            [decode(self.tokenizer, completion.ids) for completion in completions],
+            torch.tensor([group for group, _, _ in repeated], device=self.batching.device),
+            self.batching,
+        )
+
+
+def _samples(
+    tasks: list[Task],
+    prompts: list[tuple[int, ...]],
+    completions: list[Completion],
+    texts: list[str],
+    group_B: Tensor,
+    batching: Batching,
+) -> Samples:
+    batch = batching.collate([(prompt, c.ids) for prompt, c in zip(prompts, completions, strict=True)])
+    logp_BT = torch.zeros(batch.response_ids_BT.shape)
+    for row, completion in enumerate(completions):
+        logp_BT[row, : len(completion.logps)] = torch.tensor(completion.logps)
+    return Samples(tasks, prompts, completions, texts, batch, logp_BT.to(batching.device), group_B)
+
+
+@torch.no_grad()
+def logp_in_parts(model: nn.Module, batch: PaddedBatch, batching: Batching, size: int, temperature: float) -> Tensor:
+    """[B, T] nats of a whole step's responses, `size` sequences at a time."""
+    parts = []
+    for start in range(0, len(batch), size):
+        part = batch.rows(slice(start, start + size))
+        with batching.precision():
+            parts.append(response_logits(model, part).logp(temperature))
+    return zero_outside(torch.cat(parts), batch.response_mask_BT)
+
+
+def reference_logp(reference: Reference, batch: PaddedBatch, batching: Batching, size: int) -> Tensor:
+    """[B, T] nats under the frozen reference, untempered."""
+    with reference() as model:
+        return logp_in_parts(model, batch, batching, size, 1.0)
+
+
+def kl_metrics(logp_BT: Tensor, ref_logp_BT: Tensor, mask_BT: Tensor) -> dict[str, float]:
+    """KL(policy || reference) from the policy's own samples, untempered: per token, and summed over a sequence."""
+    k1_BT = zero_outside(k1(logp_BT, ref_logp_BT), mask_BT)
+    return {
+        "kl/ref_k1_token": masked_mean(k1_BT, mask_BT).item(),
+        "kl/ref_k3_token": masked_mean(k3(logp_BT, ref_logp_BT), mask_BT).item(),
+        "kl/ref_seq_sum": k1_BT.sum(1).mean().item(),
+    }
+
+
+def length_metrics(completions: Sequence[Completion]) -> dict[str, float]:
+    """Tokens per completion, and the share cut off before its end token."""
+    lengths = [len(completion.ids) for completion in completions]
+    return {
+        "length/mean": sum(lengths) / len(lengths),
+        "length/max": float(max(lengths)),
+        "length/truncated_frac": sum(not c.finished for c in completions) / len(completions),
+    }
+
+
+def score_metrics(scored: Sequence[Scored]) -> dict[str, float]:
+    """Mean total and mean of each component, over the completions that have a score."""
+    totals = [s.total for s in scored if s.total is not None]
+    components = sorted({name for s in scored for name in s.components})
+    metrics = {
+        f"reward/{name}_mean": _mean([s.components[name] for s in scored if name in s.components])
+        for name in components
+    }
+    return metrics | {"reward/score_mean": _mean(totals), "reward/missing_frac": 1 - len(totals) / len(scored)}
+
+
+def gold_mean(gold: Scorer, samples: Samples) -> float:
+    """Mean score by the evaluation's verifier, whatever the policy is trained on."""
+    return _mean([s.total for s in gold(samples.tasks, samples.texts) if s.total is not None])
+
+
+def _mean(values: Sequence[float]) -> float:
+    return sum(values) / len(values) if values else float("nan")

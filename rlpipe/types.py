@@ -1,0 +1,168 @@
+"""Records that cross rooms.
+
+Shape suffixes: P prompts, G samples per prompt, B sequences, T response positions, L whole-sequence
+positions, V vocabulary. One mask polarity everywhere: True counts.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+Metrics = Mapping[str, float]
+
+
+# ---- rows -------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Demonstration:
+    """One row of supervised data."""
+
+    id: str
+    prompt: str
+    response: str
+
+
+@dataclass(frozen=True)
+class Task:
+    """One prompt to learn from or to be evaluated on. `answer` is empty where no gold answer exists."""
+
+    id: str
+    prompt: str
+    answer: str
+
+
+@dataclass(frozen=True)
+class Preference:
+    """One pair of responses to the same prompt, the first preferred."""
+
+    id: str
+    prompt: str
+    chosen: str
+    rejected: str
+
+
+# ---- sampling ---------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """How tokens are drawn. `temperature` 0 is greedy."""
+
+    temperature: float
+    max_new_tokens: int
+
+
+@dataclass(frozen=True)
+class Request:
+    """One completion to draw.
+
+    `stream` is the address of the sample's own random stream, (seed, step, prompt, sample): the same
+    address draws the same uniforms whatever else is in the batch.
+    """
+
+    prompt_ids: tuple[int, ...]
+    stream: tuple[int, int, int, int]
+
+
+@dataclass(frozen=True)
+class Completion:
+    """What the sampler drew: token in, token out, never decoded and re-encoded before training.
+
+    `ids` ends with the end-of-sequence token when `finished`; `logps[t]` (nats) is the sampler's own
+    log-prob of `ids[t]` at the sampling temperature.
+    """
+
+    ids: tuple[int, ...]
+    logps: tuple[float, ...]
+    finished: bool
+
+
+@dataclass(frozen=True)
+class Scored:
+    """A completion's score per reward component, weighted total, or why it has none.
+
+    `total` is None exactly when `missing` says why; a missing score is never 0.
+    """
+
+    total: float | None
+    components: Metrics
+    missing: str
+
+
+# ---- tensors ----------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class PaddedBatch:
+    """Prompts and responses of B sequences; every response starts at the same column.
+
+        columns   0 ............ P-1 | P ............. P+T-1
+        row b     pad .. pad prompt  | response  pad .. pad
+
+    Attributes:
+        ids_BL: [B, P+T] int64 token ids.
+        attention_BL: [B, P+T] bool, False on padding.
+        position_BL: [B, P+T] int64, counted from each row's first token; 0 on the padding before it, and held
+            at the last token's on the padding behind.
+        response_ids_BT: [B, T] int64, the last T columns of ids_BL.
+        response_mask_BT: [B, T] bool, False on padding.
+    """
+
+    ids_BL: Tensor
+    attention_BL: Tensor
+    position_BL: Tensor
+    response_ids_BT: Tensor
+    response_mask_BT: Tensor
+
+    @property
+    def prompt_width(self) -> int:
+        """P, the tokens of the longest prompt: the column where every response starts."""
+        return self.ids_BL.shape[1] - self.response_ids_BT.shape[1]
+
+    def __len__(self) -> int:
+        return len(self.ids_BL)
+
+    def rows(self, index: Tensor | slice) -> PaddedBatch:
+        """Some of the sequences, padding unchanged."""
+        return PaddedBatch(**{field.name: getattr(self, field.name)[index] for field in fields(self)})
+
+
+# ---- losses -----------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Totals:
+    """Denominators of one optimizer step, over all its micro-batches, so that splitting cannot change the answer."""
+
+    tokens: int
+    sequences: int
+
+
+@dataclass(frozen=True)
+class TokenLoss:
+    """`loss_BT` unreduced, 0 where masked; `metrics_BT` detached per-token values, to be averaged by the caller."""
+
+    loss_BT: Tensor
+    metrics_BT: Mapping[str, Tensor]
+
+
+@dataclass(frozen=True)
+class PairLoss:
+    """`loss_B` unreduced; `metrics_B` detached per-pair values, to be averaged by the caller."""
+
+    loss_B: Tensor
+    metrics_B: Mapping[str, Tensor]
+
+
+@dataclass(frozen=True)
+class Advantage:
+    """`adv_BT` weighs the policy's tokens; `return_BT` is the critic's target. Both without grad, 0 where masked."""
+
+    adv_BT: Tensor
+    return_BT: Tensor

@@ -1,0 +1,53 @@
+"""Anyone's rows: which tables are read, and how tasks are held out where no table says."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+
+from rlpipe.config.schema import Data
+from rlpipe.dataio.quarantine import sift
+from rlpipe.dataio.raw import FileTables
+from rlpipe.dataio.sources.rows import rows
+from rlpipe.errors import DataError
+
+SHOWN = [{"prompt": f"shown {n}", "response": "yes"} for n in range(3)]
+TASKS = [{"prompt": f"task {n}", "answer": str(n)} for n in range(8)]
+
+
+def test_a_heldout_table_is_taken_as_it_is(data: Data, tables: Callable[..., FileTables]) -> None:
+    held = [{"prompt": "held", "answer": ""}]
+    pairs = [{"prompt": "p", "chosen": "a", "rejected": "b"}]
+    sifted = sift(rows(data, tables(demonstrations=SHOWN, tasks=TASKS, heldout=held, preferences=pairs), 0))
+    assert {s: len(r) for s, r in sifted.records.items()} == {
+        "demonstrations": 3, "tasks": 8, "heldout": 1, "preferences": 1,
+    }  # fmt: skip
+    assert sifted.records["heldout"][0].answer == "", "a task without a gold answer is a task"
+
+
+def test_without_one_a_quarter_of_the_tasks_is_held_out(data: Data, tables: Callable[..., FileTables]) -> None:
+    sifted = sift(rows(data, tables(demonstrations=SHOWN, tasks=TASKS), 0))
+    assert (len(sifted.records["tasks"]), len(sifted.records["heldout"])) == (6, 2)
+
+
+def test_prompts_that_were_shown_are_never_held_out(data: Data, tables: Callable[..., FileTables]) -> None:
+    # 6 of 8 task prompts are demonstrated; a quarter of 8 is 2: exactly the two others, whatever the seed.
+    shown = [{"prompt": f"task {n}", "response": "yes"} for n in range(6)]
+    source = tables(demonstrations=shown, tasks=TASKS)
+    for seed in range(5):
+        held = sift(rows(data, source, seed)).records["heldout"]
+        assert {task.prompt for task in held} == {"task 6", "task 7"}
+
+
+def test_too_few_unseen_prompts_are_refused(data: Data, tables: Callable[..., FileTables]) -> None:
+    shown = [{"prompt": f"task {n}", "response": "yes"} for n in range(7)]
+    with pytest.raises(
+        DataError, match=r"data\.heldout_fraction=0\.25: 2 of the 8 task prompts .* only 1 are not shown"
+    ):
+        rows(data, tables(demonstrations=shown, tasks=TASKS), 0)
+
+
+def test_a_missing_table_is_named(data: Data, tables: Callable[..., FileTables]) -> None:
+    with pytest.raises(DataError, match=r"holds no tasks\.jsonl or tasks\.json"):
+        rows(data, tables(demonstrations=SHOWN), 0)
