@@ -14,6 +14,7 @@ from rlpipe.errors import ConfigError, nearest
 
 # Sections whose keys are names or settings that the user chooses, so that an override may add one.
 _OPEN = ("policy", "pairs.reward")
+_NULL = "tag:yaml.org,2002:null"
 
 
 def edited(text: str, preset: str | None, assignments: Sequence[str]) -> str:
@@ -27,6 +28,8 @@ def edited(text: str, preset: str | None, assignments: Sequence[str]) -> str:
     yaml = YAML()
     yaml.preserve_quotes = True
     yaml.width = 200
+    # Written out, as in the file: round-tripping would leave the value empty.
+    yaml.representer.add_representer(type(None), lambda dump, _: dump.represent_scalar(_NULL, "null"))
     document = yaml.load(text)
     if preset is not None:
         _overlay(document, _read(preset, "preset"), ())

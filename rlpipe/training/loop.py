@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import io
 import sys
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Protocol
+from typing import NoReturn, Protocol
 
 import torch
 from tqdm import tqdm
@@ -65,7 +66,7 @@ def run_steps(
     Returns: one row of metrics a step, with its `step`.
     """
     done, rows = store.restore(states)
-    with tqdm(total=steps, initial=done, file=sys.stderr, mininterval=2.0, dynamic_ncols=True) as bar:
+    with _progress(steps, done) as bar:
         for step in range(done, steps):
             torch.manual_seed(seed * 1_000_003 + step)
             began = time.perf_counter()
@@ -77,6 +78,22 @@ def run_steps(
             bar.update()
             store.save(step + 1, rows, states)
     return rows
+
+
+class _Lines(io.TextIOBase):
+    """Standard error, one line an update: what a bar becomes in a log file or in the Prefect UI."""
+
+    def write(self, text: str) -> int:
+        line = text.strip("\r\n ")
+        if line:
+            print(line, file=sys.stderr, flush=True)
+        return len(text)
+
+
+def _progress(steps: int, done: int) -> tqdm[NoReturn]:
+    if sys.stderr.isatty():
+        return tqdm(total=steps, initial=done, mininterval=0.5, dynamic_ncols=True)
+    return tqdm(total=steps, initial=done, file=_Lines(), mininterval=10.0, ncols=100, ascii=True)
 
 
 def _line(shown: Mapping[str, str], metrics: Metrics, rate: float) -> str:

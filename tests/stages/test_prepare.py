@@ -29,13 +29,13 @@ class Memory:
     def __init__(self) -> None:
         self.values: dict[str, float] = {}
 
-    def metrics(self, step: int, values: Mapping[str, float]) -> None:  # noqa: ARG002 - a Tracker
+    def metrics(self, step: int, values: Mapping[str, float]) -> None:
         raise AssertionError("prepare has no steps")
 
     def summary(self, values: Mapping[str, float]) -> None:
         self.values.update(values)
 
-    def dataset(self, name: str, path: Path) -> None:  # noqa: ARG002 - a Tracker
+    def dataset(self, name: str, path: Path) -> None:
         assert path.exists()
 
 
