@@ -73,7 +73,8 @@ def bring_up_to_date(root: Path, *, slots: int, tracked: Tracked, grace: float =
     with (tracked if stale else untracked)() as (environ, on_finished):
         outcomes = walk(plan, stale, root=root, slots=slots, environ=environ, on_finished=on_finished, grace=grace)
     publish(root, outcomes.values(), plan.metrics)
-    return conclusion(outcomes, graph.stale(root))
+    # Where nothing ran, nothing can have changed since DVC was asked.
+    return conclusion(outcomes, graph.stale(root) if stale else {})
 
 
 @contextmanager

@@ -59,7 +59,16 @@ def _run(arguments: argparse.Namespace) -> int:
     from rlpipe import workspace
 
     with workspace.chosen(checkout, arguments.preset, arguments.overrides, arguments.name) as (root, run_name):
+        if root != checkout:
+            _refuse_mistakes(root)
         return run(root, run_name)
+
+
+def _refuse_mistakes(root: Path) -> None:
+    """Overrides that no algorithm can work with are refused here, before anything starts. Raises: ConfigError."""
+    from rlpipe.stages.runner import checked
+
+    checked(root)
 
 
 def _adopt(arguments: argparse.Namespace) -> int:

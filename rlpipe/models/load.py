@@ -10,10 +10,10 @@ from torch import nn
 from transformers import (
     AutoModelForCausalLM,
     AutoModelForSequenceClassification,
+    LlamaConfig,
+    LlamaForCausalLM,
     PreTrainedModel,
     PreTrainedTokenizerBase,
-    Qwen2Config,
-    Qwen2ForCausalLM,
 )
 
 from rlpipe.config.schema import Scratch
@@ -23,8 +23,12 @@ from rlpipe.errors import ModelError
 def build_scratch(
     scratch: Scratch, tokenizer: PreTrainedTokenizerBase, max_length: int, device: torch.device
 ) -> PreTrainedModel:
-    """A Qwen2-shaped decoder with random weights from torch's current seed."""
-    config = Qwen2Config(
+    """A Llama-shaped decoder with random weights from torch's current seed.
+
+    Not every model type would do: for some (Qwen2 among them) AutoTokenizer ignores the tokenizer class that was
+    saved and puts the type's own pre-tokenizer in front of our vocabulary.
+    """
+    config = LlamaConfig(
         vocab_size=scratch.vocab_size,
         hidden_size=scratch.hidden_size,
         intermediate_size=scratch.intermediate_size,
@@ -37,7 +41,7 @@ def build_scratch(
         eos_token_id=tokenizer.eos_token_id,
         pad_token_id=tokenizer.pad_token_id,
     )
-    return _placed(Qwen2ForCausalLM(config), device)
+    return _placed(LlamaForCausalLM(config), device)
 
 
 def load_policy(name_or_path: str | Path, device: torch.device) -> PreTrainedModel:

@@ -5,7 +5,9 @@ import torch
 from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification, AutoTokenizer
 
 from rlpipe.config.schema import Adapter
+from rlpipe.dataio.chat import decode, response_ids
 from rlpipe.dataio.collate import collate
+from rlpipe.dataio.tokenizers import load as load_tokenizer
 from rlpipe.errors import ModelError
 from rlpipe.models.forward import response_logits, sequence_scores, token_scores
 from rlpipe.models.learner import finished, learner, reference_of
@@ -44,7 +46,16 @@ def test_a_saved_policy_loads_with_the_auto_classes(tiny, tokenizer, tmp_path):
     again = AutoModelForCausalLM.from_pretrained(tmp_path / "policy")
     batch = collate(PAIRS, 0)
     torch.testing.assert_close(_logp(again, batch), _logp(tiny, batch))
-    assert AutoTokenizer.from_pretrained(tmp_path / "policy").chat_template == tokenizer.chat_template
+
+
+def test_the_tokenizer_beside_a_model_loads_as_what_was_saved(tiny, tokenizer, tmp_path):
+    # AutoTokenizer looks at the model's type too, and for some types replaces the tokenizer's own rules.
+    save(tiny, tokenizer, tmp_path / "policy")
+    text = "<think>6+5=11 11-6=5</think><answer>5</answer>"
+    for again in (AutoTokenizer.from_pretrained(tmp_path / "policy"), load_tokenizer(tmp_path / "policy")):
+        assert again.chat_template == tokenizer.chat_template
+        assert response_ids(again, text) == response_ids(tokenizer, text)
+        assert decode(again, response_ids(again, text)) == text
 
 
 def test_an_adapter_learns_alone_and_its_reference_is_the_policy_with_it_off(tiny):
