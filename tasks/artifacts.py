@@ -11,7 +11,7 @@ from prefect.artifacts import create_markdown_artifact, create_table_artifact
 from tasks.stage import Outcome
 
 # The number that says most about a stage; the first that a metric file has is shown, else its first number.
-_KEY_METRICS = ("pass_at_1", "heldout_accuracy", "accuracy", "reward/gold_mean", "reward/score_mean", "loss")
+_KEY_METRICS = ("pass_at_1", "heldout_accuracy", "reward/gold_mean", "sft/loss", "data/pairs_train", "rows_kept")
 
 
 def publish(root: Path, outcomes: Iterable[Outcome], metrics: Mapping[str, Sequence[str]]) -> None:
