@@ -39,12 +39,13 @@ class Task:
 
 @dataclass(frozen=True)
 class Preference:
-    """One pair of responses to the same prompt, the first preferred."""
+    """One pair of responses to the same prompt, the first preferred; `margin` is by how much, 0 where nobody said."""
 
     id: str
     prompt: str
     chosen: str
     rejected: str
+    margin: float = 0.0
 
 
 # ---- sampling ---------------------------------------------------------------------------------------
@@ -52,10 +53,12 @@ class Preference:
 
 @dataclass(frozen=True)
 class Sampling:
-    """How tokens are drawn. `temperature` 0 is greedy."""
+    """How tokens are drawn. `temperature` 0 is greedy; `top_k` and `top_p` None draw from the whole distribution."""
 
     temperature: float
     max_new_tokens: int
+    top_k: int | None = None
+    top_p: float | None = None
 
 
 @dataclass(frozen=True)
@@ -75,7 +78,7 @@ class Completion:
     """What the sampler drew: token in, token out, never decoded and re-encoded before training.
 
     `ids` ends with the end-of-sequence token when `finished`; `logps[t]` (nats) is the sampler's own
-    log-prob of `ids[t]` at the sampling temperature.
+    log-prob of `ids[t]` at the sampling temperature, in the whole distribution.
     """
 
     ids: tuple[int, ...]
@@ -138,7 +141,7 @@ class PaddedBatch:
 
 @dataclass(frozen=True)
 class Totals:
-    """Denominators of one optimizer step, over all its micro-batches, so that splitting cannot change the answer."""
+    """How much one optimizer step has, over all its micro-batches, so that splitting cannot change a mean."""
 
     tokens: int
     sequences: int
@@ -146,10 +149,48 @@ class Totals:
 
 @dataclass(frozen=True)
 class TokenLoss:
-    """`loss_BT` unreduced, 0 where masked; `metrics_BT` detached per-token values, to be averaged by the caller."""
+    """A policy loss, unreduced.
+
+    Attributes:
+        loss_BT: [B, T], 0 where masked, carries grad.
+        metrics_BT: detached per-token values, to be averaged over tokens by the caller.
+        ratio_BT: [B, T] detached, the ratio that the loss works with; 1 where masked.
+        weight_BT: [B, T] detached, the importance weight in force after its cap; None where the loss has none.
+    """
 
     loss_BT: Tensor
     metrics_BT: Mapping[str, Tensor]
+    ratio_BT: Tensor
+    weight_BT: Tensor | None = None
+
+
+@dataclass(frozen=True)
+class ValueLoss:
+    """A critic's loss, unreduced: 0 where masked; `metrics_BT` per-token values, to be averaged by the caller."""
+
+    loss_BT: Tensor
+    metrics_BT: Mapping[str, Tensor]
+
+
+@dataclass(frozen=True)
+class PairLogps:
+    """Log-probs of a batch of pairs, summed over each response's real tokens.
+
+    Attributes:
+        chosen_B, rejected_B: [B] nats, the policy in training, carry grad.
+        chosen_ref_B, rejected_ref_B: [B] nats, the reference, no grad; zeros where nothing reads them.
+        chosen_length_B, rejected_length_B: [B] tokens, in floating point.
+        kl_baseline: scalar nats >= 0, the policy's mean log-ratio to the reference on responses to other prompts;
+            0 where nothing reads it.
+    """
+
+    chosen_B: Tensor
+    rejected_B: Tensor
+    chosen_ref_B: Tensor
+    rejected_ref_B: Tensor
+    chosen_length_B: Tensor
+    rejected_length_B: Tensor
+    kl_baseline: Tensor
 
 
 @dataclass(frozen=True)

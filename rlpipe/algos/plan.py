@@ -3,13 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Any
+
+from pydantic import BaseModel
 
 from rlpipe.algos import ALGOS
-from rlpipe.algos.base import PolicyAlgo, PreferenceAlgo
+from rlpipe.algos.base import DistillationAlgo, PolicyAlgo, PreferenceAlgo, SectionAlgo, StageAlgo
+from rlpipe.algos.choices import choices_of, composed
+from rlpipe.algos.refusals import foreign, refuse_offline, refuse_online
 from rlpipe.config.load import validated
-from rlpipe.config.schema import Numbers, Params, Policy, PreferenceBudget, RLBudget
+from rlpipe.config.schema import DistillationBudget, Numbers, OfflineBudget, Params, Policy, RLBudget, Rollout
 from rlpipe.errors import ConfigError, nearest
+
+# Numbers that any online algorithm may have; left out, they are off.
+OPTIONAL = frozenset({"entropy_coef", "reward_scale", "reward_clip"})
 
 
 @dataclass(frozen=True)
@@ -23,67 +31,91 @@ class RLPlan:
 
 @dataclass(frozen=True)
 class PreferencePlan:
-    """An offline policy, ready to train."""
+    """A policy that learns from pairs, ready to train."""
 
     algo: PreferenceAlgo
-    budget: PreferenceBudget
+    budget: OfflineBudget
     numbers: Mapping[str, float]
 
 
-Plan = RLPlan | PreferencePlan
+@dataclass(frozen=True)
+class DistillationPlan:
+    """A policy that learns from a teacher, ready to train."""
+
+    algo: DistillationAlgo
+    budget: DistillationBudget
+    numbers: Mapping[str, float]
+
+
+Plan = RLPlan | PreferencePlan | DistillationPlan
 
 
 def plans(params: Params) -> dict[str, Plan]:
     """Every policy section's plan. Raises: ConfigError on the first that cannot work."""
-    return {name: plan(name, section) for name, section in params.policy.items()}
+    made = {name: plan(name, section, params.rollout) for name, section in params.policy.items()}
+    models = {"sft", "reward_model", "process_reward_model", *params.policy}
+    for name, section in params.policy.items():
+        room, _, source = section.learns_from.partition("/")
+        if room == "models" and source not in models - {name}:
+            raise ConfigError(
+                f"policy.{name}.learns_from={section.learns_from}: no stage writes it.{nearest(source, models)}"
+            )
+    return made
 
 
-def plan(name: str, section: Policy) -> Plan:
+def plan(name: str, section: Policy, rollout: Rollout) -> Plan:
     """One policy section's plan.
 
-    Raises: ConfigError for an unknown algorithm, an unknown, missing or out-of-range key, or a combination
+    Raises: ConfigError for an unknown algorithm, choice or key, a missing or out-of-range number, or a combination
         that cannot work.
     """
     at = f"policy.{name}"
+    algo = _composed(at, section)
+    if isinstance(algo, PolicyAlgo):
+        budget, numbers = _read(at, section, algo, RLBudget, OPTIONAL)
+        rl = RLPlan(algo, budget, numbers)
+        refuse_online(at, section, algo, budget, numbers, rollout)
+        return rl
+    refuse_offline(at, section, algo)
+    if isinstance(algo, PreferenceAlgo):
+        return PreferencePlan(algo, *_read(at, section, algo, OfflineBudget, frozenset()))
+    return DistillationPlan(algo, *_read(at, section, algo, DistillationBudget, frozenset()))
+
+
+def _composed(at: str, section: Policy) -> SectionAlgo:
+    """The section's algorithm with the choices that the section replaces."""
     algo = ALGOS.get(section.algorithm)
     if algo is None:
         raise ConfigError(f"{at}.algorithm={section.algorithm}: unknown algorithm.{nearest(section.algorithm, ALGOS)}")
-    shape = RLBudget if isinstance(algo, PolicyAlgo) else PreferenceBudget
-    for key in section.settings:
-        if key not in shape.model_fields and key not in algo.numbers:
-            valid = [*shape.model_fields, *algo.numbers]
-            raise ConfigError(f"{at}.{key}: {algo.name!r} has no such key.{nearest(key, valid)}")
-    for key in sorted(algo.numbers - section.settings.keys()):
+    if isinstance(algo, StageAlgo):
+        raise ConfigError(
+            f"{at}.algorithm={section.algorithm}: that is a stage of its own, with its own section "
+            f"`{algo.stage}:` of params.yaml. Policies start from models/sft."
+        )
+    chosen = {key: value for key, value in section.settings.items() if key in choices_of(algo)}
+    algo = composed(algo, chosen, at)
+    if isinstance(algo, PolicyAlgo) and "replay_steps" in section.settings:
+        algo = replace(algo, replay=True)
+    return algo
+
+
+def _read(
+    at: str, section: Policy, algo: SectionAlgo, shape: type[BaseModel], optional: frozenset[str]
+) -> tuple[Any, dict[str, float]]:
+    """The section's budget and numbers, every key accounted for."""
+    legal = algo.numbers | optional
+    budget: dict[str, Any] = {}
+    numbers: dict[str, Any] = {}
+    for key, value in section.settings.items():
+        if key in shape.model_fields:
+            budget[key] = value
+        elif key in legal:
+            numbers[key] = value
+        elif key not in choices_of(algo):
+            valid = [*shape.model_fields, *legal, *choices_of(algo)]
+            raise ConfigError(foreign(f"{at}.{key}", value, key, algo) or f"{at}.{key}: {algo.name!r} has no such "
+                              f"key.{nearest(key, valid)}")  # fmt: skip
+    for key in sorted(algo.numbers - numbers.keys()):
         raise ConfigError(f"{at}.{key}: missing; {algo.name!r} reads it. Add the key.")
-    written = {key: section.settings[key] for key in algo.numbers}
-    validated(Numbers, written, at=at)
-    budget = {key: value for key, value in section.settings.items() if key in shape.model_fields}
-    if isinstance(algo, PolicyAlgo):
-        rl = RLPlan(algo, validated(RLBudget, budget, at=at), written)
-        _check_online(at, section, rl)
-        return rl
-    _check_source(at, section, "data/pairs", f"{algo.name!r} learns from pairs")
-    return PreferencePlan(algo, validated(PreferenceBudget, budget, at=at), written)
-
-
-def _check_online(at: str, section: Policy, plan: RLPlan) -> None:
-    budget, needs = plan.budget, plan.algo.needs
-    if budget.group_size < needs.group:
-        raise ConfigError(
-            f"{at}.group_size={budget.group_size}: {plan.algo.name!r} needs at least {needs.group} samples per prompt "
-            f"({needs.why_group}). Set {needs.group} or more."
-        )
-    sequences = budget.prompts_per_step * budget.group_size
-    if sequences % budget.minibatches:
-        raise ConfigError(
-            f"{at}.minibatches={budget.minibatches}: {sequences} sequences a step do not divide into that many equal "
-            "parts. Choose a divisor."
-        )
-    if "reward_model" in budget.reward:
-        _check_source(at, section, "models/reward_model", "its reward names reward_model")
-
-
-def _check_source(at: str, section: Policy, expected: str, why: str) -> None:
-    """The input that DVC tracks must be the one that the trainer reads, or a change of it would go unnoticed."""
-    if section.learns_from != expected:
-        raise ConfigError(f"{at}.learns_from={section.learns_from}: {why}. Set {expected}.")
+    validated(Numbers, numbers, at=at)
+    return validated(shape, budget, at=at), numbers

@@ -6,6 +6,24 @@ from torch import Tensor
 
 from rlpipe.ops.masking import check_masked, last_true, zero_outside
 
+# Below this spread scores say nothing: they become 0 / (0 + EPS) = 0 rather than noise blown up.
+EPS = 1e-8
+
+
+def scaled(score_B: Tensor, *, reward_scale: float) -> Tensor:
+    """[B]: scores times a constant."""
+    return score_B * reward_scale
+
+
+def clipped(score_B: Tensor, *, reward_clip: float) -> Tensor:
+    """[B]: scores no further from 0 than reward_clip."""
+    return score_B.clamp(-reward_clip, reward_clip)
+
+
+def standardised(score_B: Tensor, mean: float, std: float) -> Tensor:
+    """[B]: scores in spreads from a mean: the step's own, or a running one."""
+    return (score_B - mean) / (std + EPS)
+
 
 def terminal(score_B: Tensor, mask_BT: Tensor) -> Tensor:
     """[B, T]: the whole score on the last real token, 0 elsewhere."""
