@@ -30,3 +30,13 @@ def response_ids(tokenizer: PreTrainedTokenizerBase, response: str) -> tuple[int
 def decode(tokenizer: PreTrainedTokenizerBase, ids: Sequence[int]) -> str:
     """The text of a response, without control tokens, no space added or removed."""
     return str(tokenizer.decode(list(ids), skip_special_tokens=True, clean_up_tokenization_spaces=False))
+
+
+def token_ends(tokenizer: PreTrainedTokenizerBase, ids: Sequence[int], ends: Sequence[int]) -> list[int]:
+    """For each character count of the decoded text, ascending: the index of the token that completes it."""
+    found, token = [], 0
+    for end in ends:
+        while token < len(ids) - 1 and len(decode(tokenizer, ids[: token + 1])) < end:
+            token += 1
+        found.append(token)
+    return found

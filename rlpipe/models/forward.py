@@ -13,27 +13,34 @@ from rlpipe.types import PaddedBatch
 
 @dataclass(frozen=True)
 class ResponseLogits:
-    """[B, T, V] logits of the response positions, and what is read off them."""
+    """[B, T, V] logits of the response positions, and what is read off them.
+
+    hidden_BTH: [B, T, H] the decoder's last hidden state before each response token; None unless asked for.
+    """
 
     logits_BTV: Tensor
     ids_BT: Tensor
+    hidden_BTH: Tensor | None = None
 
     def logp(self, temperature: float) -> Tensor:
         """[B, T] nats, float32: log-prob of the response's tokens at a temperature; 1 is the model itself."""
         scaled = self.logits_BTV if temperature == 1.0 else self.logits_BTV / temperature
         return selective_log_softmax(scaled, self.ids_BT)
 
+    def log_probs(self) -> Tensor:
+        """[B, T, V] nats, float32: the whole distribution, untempered."""
+        return torch.log_softmax(self.logits_BTV.float(), -1)
+
     def entropy(self) -> Tensor:
-        """[B, T] nats, detached."""
-        with torch.no_grad():
-            return entropy(self.logits_BTV)
+        """[B, T] nats."""
+        return entropy(self.logits_BTV)
 
     def greedy_hits(self) -> Tensor:
         """[B, T] bool: the token is the most likely one."""
         return self.logits_BTV.argmax(-1) == self.ids_BT
 
 
-def response_logits(model: nn.Module, batch: PaddedBatch) -> ResponseLogits:
+def response_logits(model: nn.Module, batch: PaddedBatch, *, with_hidden: bool = False) -> ResponseLogits:
     """One forward over prompt and response; only the response positions' logits are made."""
     width = batch.response_ids_BT.shape[1]
     output = model(
@@ -42,15 +49,11 @@ def response_logits(model: nn.Module, batch: PaddedBatch) -> ResponseLogits:
         position_ids=batch.position_BL,
         use_cache=False,
         logits_to_keep=width + 1,
+        output_hidden_states=with_hidden,
     )
     # The logits at position t predict token t + 1: drop the last, keep the one before the first response token.
-    return ResponseLogits(output.logits[:, :-1], batch.response_ids_BT)
-
-
-@torch.no_grad()
-def reference_logp(model: nn.Module, batch: PaddedBatch, temperature: float = 1.0) -> Tensor:
-    """[B, T] nats, no grad."""
-    return response_logits(model, batch).logp(temperature)
+    hidden_BTH = output.hidden_states[-1][:, -(width + 1) : -1] if with_hidden else None
+    return ResponseLogits(output.logits[:, :-1], batch.response_ids_BT, hidden_BTH)
 
 
 def token_scores(model: nn.Module, batch: PaddedBatch) -> Tensor:

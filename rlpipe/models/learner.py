@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
+from typing import Any, Protocol
 
-from torch import nn
+import torch
+from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from rlpipe.config.schema import Adapter
-
-Reference = Callable[[], AbstractContextManager[nn.Module]]
 
 
 def learner(model: PreTrainedModel, adapter: Adapter | None, *, scorer: bool = False) -> nn.Module:
@@ -23,30 +23,90 @@ def learner(model: PreTrainedModel, adapter: Adapter | None, *, scorer: bool = F
     return with_adapter(model, adapter, scorer=scorer)
 
 
+class Reference(Protocol):
+    """The policy as it once was. Use:  with reference() as model: ..."""
+
+    def __call__(self) -> AbstractContextManager[nn.Module]: ...
+
+    def refresh(self) -> None:
+        """From now on the reference is the policy as it is now."""
+        ...
+
+    def state_dict(self) -> dict[str, Any]: ...
+
+    def load_state_dict(self, state: dict[str, Any]) -> None: ...
+
+
 def reference_of(policy: nn.Module) -> Reference:
-    """The policy as it is now, frozen.
+    """The policy as it is now, frozen: under LoRA the same weights with the adapter off, otherwise a copy."""
+    return AdapterAside(policy) if hasattr(policy, "disable_adapter") else FrozenCopy(policy)
 
-    Under LoRA it is the same weights with the adapter off, so that no second model is held; otherwise a copy.
-    Use:  with reference() as model: ...
-    """
-    if hasattr(policy, "disable_adapter"):
 
-        @contextmanager
-        def adapter_off() -> Iterator[nn.Module]:
-            with policy.disable_adapter():  # type: ignore[operator]
-                yield policy
+class FrozenCopy:
+    """A second model, for a policy that trains all its weights."""
 
-        return adapter_off
-
-    frozen = copy.deepcopy(policy).requires_grad_(False)
+    def __init__(self, policy: nn.Module) -> None:
+        self._policy = policy
+        self._frozen = copy.deepcopy(policy).requires_grad_(False)
 
     @contextmanager
-    def frozen_copy() -> Iterator[nn.Module]:
-        yield frozen
+    def __call__(self) -> Iterator[nn.Module]:
+        yield self._frozen
 
-    return frozen_copy
+    def refresh(self) -> None:
+        self._frozen.load_state_dict(self._policy.state_dict())
+
+    def state_dict(self) -> dict[str, Any]:
+        return self._frozen.state_dict()
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self._frozen.load_state_dict(state)
+
+
+class AdapterAside:
+    """The policy's own weights without its adapter; after a refresh, with the adapter of that moment.
+
+    No second model is held: at most a second adapter.
+    """
+
+    def __init__(self, policy: nn.Module) -> None:
+        self._policy = policy
+        self._trained = {name: p for name, p in policy.named_parameters() if p.requires_grad}
+        self._kept: dict[str, Tensor] = {}
+
+    @contextmanager
+    def __call__(self) -> Iterator[nn.Module]:
+        if not self._kept:
+            with self._policy.disable_adapter():  # type: ignore[operator]
+                yield self._policy
+            return
+        current = _copied(self._trained)
+        _put(self._kept, self._trained)
+        try:
+            yield self._policy
+        finally:
+            _put(current, self._trained)
+
+    def refresh(self) -> None:
+        self._kept = _copied(self._trained)
+
+    def state_dict(self) -> dict[str, Any]:
+        return dict(self._kept)
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self._kept = dict(state)
 
 
 def finished(policy: nn.Module) -> nn.Module:
     """The whole model, an adapter folded into its weights: what later stages start from."""
     return policy.merge_and_unload() if hasattr(policy, "merge_and_unload") else policy  # type: ignore[operator]
+
+
+def _copied(parameters: dict[str, Any]) -> dict[str, Tensor]:
+    return {name: parameter.detach().clone() for name, parameter in parameters.items()}
+
+
+@torch.no_grad()
+def _put(values: dict[str, Tensor], parameters: dict[str, Any]) -> None:
+    for name, parameter in parameters.items():
+        parameter.copy_(values[name])

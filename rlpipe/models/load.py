@@ -10,6 +10,7 @@ from torch import nn
 from transformers import (
     AutoModelForCausalLM,
     AutoModelForSequenceClassification,
+    AutoTokenizer,
     LlamaConfig,
     LlamaForCausalLM,
     PreTrainedModel,
@@ -50,6 +51,21 @@ def load_policy(name_or_path: str | Path, device: torch.device) -> PreTrainedMod
     Raises: ModelError if nothing there can be loaded.
     """
     return _load(AutoModelForCausalLM, name_or_path, device)
+
+
+def load_teacher(name_or_path: str | Path, tokenizer: PreTrainedTokenizerBase, device: torch.device) -> PreTrainedModel:
+    """A causal language model, frozen, whose tokens are the student's.
+
+    Raises: ModelError if nothing there can be loaded, or its vocabulary is another.
+    """
+    model = load_policy(name_or_path, device).requires_grad_(False)
+    own = AutoTokenizer.from_pretrained(str(name_or_path))
+    if own.get_vocab() != tokenizer.get_vocab():
+        raise ModelError(
+            f"{name_or_path}: the teacher's vocabulary ({len(own)} tokens) is not the student's ({len(tokenizer)}), so "
+            "their distributions cannot be compared. Choose a teacher with the same tokenizer."
+        )
+    return model
 
 
 def new_critic(name_or_path: str | Path, device: torch.device) -> PreTrainedModel:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import resource
 from contextlib import AbstractContextManager, nullcontext
 
 import torch
@@ -31,3 +32,10 @@ def precision(device: torch.device, dtype: str) -> AbstractContextManager[object
     if dtype == "float32":
         return nullcontext()
     return torch.autocast(device.type, torch.bfloat16)
+
+
+def peak_memory_gb() -> float:
+    """The most memory this process has held so far, in 10^9 bytes: the device's where there is one, else its own."""
+    if torch.cuda.is_available():
+        return torch.cuda.max_memory_allocated() / 1e9
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e9

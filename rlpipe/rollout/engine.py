@@ -60,7 +60,7 @@ class TransformersEngine:
                 logits_to_keep=1,
             )
             cache = output.past_key_values
-            token_B, logp_B = draw(output.logits[:, -1], uniforms(key_B, position), sampling.temperature)
+            token_B, logp_B = draw(output.logits[:, -1], uniforms(key_B, position), sampling)
             token_B = token_B.masked_fill(done_B, self.pad_id)
             tokens.append(token_B)
             logps.append(logp_B)
@@ -83,21 +83,36 @@ class TransformersEngine:
         return ids_BL.to(self.device), attention_BL.to(self.device)
 
 
-def draw(logits_BV: Tensor, uniform_B: Tensor, temperature: float) -> tuple[Tensor, Tensor]:
+def draw(logits_BV: Tensor, uniform_B: Tensor, sampling: Sampling) -> tuple[Tensor, Tensor]:
     """Token ids [B] and their log-probs [B] (nats) by inversion of the cumulative distribution.
 
-    Temperature 0 takes the most likely token and gives its log-prob under the model itself.
+    Temperature 0 takes the most likely token and gives its log-prob under the model itself. With top_k or top_p the
+    draw is from what they leave; the log-prob is still that in the whole distribution, which a trainer can compute.
     """
     logits_BV = logits_BV.float()
-    if temperature == 0:
+    if sampling.temperature == 0:
         token_B = logits_BV.argmax(-1)
     else:
-        logits_BV = logits_BV / temperature
-        cumulative_BV = torch.softmax(logits_BV, -1).double().cumsum(-1)
+        logits_BV = logits_BV / sampling.temperature
+        cumulative_BV = _kept(torch.softmax(logits_BV, -1), sampling).double().cumsum(-1)
         threshold_B1 = (uniform_B * cumulative_BV[:, -1]).unsqueeze(1)
         token_B = torch.searchsorted(cumulative_BV, threshold_B1, right=True).squeeze(1)
         token_B = token_B.clamp(max=logits_BV.shape[-1] - 1)
     return token_B, selective_log_softmax(logits_BV, token_B)
+
+
+def _kept(prob_BV: Tensor, sampling: Sampling) -> Tensor:
+    """Probabilities with zeros where top_k or top_p cut; of equally likely tokens at the border the lower id stays."""
+    if sampling.top_k is None and sampling.top_p is None:
+        return prob_BV
+    sorted_BV, order_BV = prob_BV.sort(dim=-1, descending=True, stable=True)
+    keep_BV = torch.ones_like(sorted_BV, dtype=torch.bool)
+    if sampling.top_k is not None:
+        keep_BV[:, sampling.top_k :] = False
+    if sampling.top_p is not None:
+        # What stands before a token, itself not counted: the token that crosses the border stays.
+        keep_BV &= sorted_BV.cumsum(-1) - sorted_BV < sampling.top_p
+    return torch.where(torch.zeros_like(keep_BV).scatter(-1, order_BV, keep_BV), prob_BV, torch.zeros_like(prob_BV))
 
 
 def _completions(token_BT: Tensor, logp_BT: Tensor, real_BT: Tensor, done_B: Tensor) -> list[Completion]:

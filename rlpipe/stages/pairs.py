@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from rlpipe.dataio.files import write_metrics, write_rows
 from rlpipe.dataio.prepared import HELDOUT_PAIRS, TASKS, TRAIN_PAIRS, read_heldout, read_preferences, read_tasks
 from rlpipe.dataio.splits import split_pairs
@@ -41,13 +43,15 @@ def best_against_worst(tasks: list[Task], texts: list[str], scored: list[Scored]
     """
     pairs = []
     for start in range(0, len(tasks), per_prompt):
-        group = [i for i in range(start, start + per_prompt) if scored[i].total is not None]
-        if not group:
+        totals = {i: scored[i].total for i in range(start, start + per_prompt)}
+        known = {i: total for i, total in totals.items() if total is not None}
+        if not known:
             continue
-        best = max(group, key=lambda i: (scored[i].total, -i))
-        worst = min(group, key=lambda i: (scored[i].total, i))
-        if scored[best].total != scored[worst].total:
-            pairs.append(Preference(tasks[start].id, tasks[start].prompt, texts[best], texts[worst]))
+        best = max(known, key=lambda i: (known[i], -i))
+        worst = min(known, key=lambda i: (known[i], i))
+        margin = known[best] - known[worst]
+        if margin > 0:
+            pairs.append(Preference(tasks[start].id, tasks[start].prompt, texts[best], texts[worst], margin))
     return pairs
 
 
@@ -64,8 +68,27 @@ def _from_policy(stage: Stage) -> tuple[list[Preference], dict[str, float]]:
     tasks = encode_tasks(read_tasks(stage.root), work.tokenizer, params.model.max_length, params.rollout.max_new_tokens)
     policy = load_policy(stage.path("models/sft"), work.device)
     per_prompt = params.pairs.samples_per_prompt
-    samples = sampler(work, policy, tasks).draw(range(len(tasks.tasks)), per_prompt, step=0)
-    scored = reward(work, params.pairs.reward)(samples.tasks, samples.texts)
-    pairs = best_against_worst(samples.tasks, samples.texts, scored, per_prompt)
-    ties = len(tasks.tasks) - len(pairs)
-    return pairs, {"data/rows": len(tasks.tasks), "data/too_long": tasks.too_long, "data/ties_dropped": ties}
+    drawn = sampler(work, policy, tasks).draw(range(len(tasks.tasks)), per_prompt, step=0)
+    prompts, tokens = within_budget([len(c.ids) for c in drawn.completions], per_prompt, params.pairs.token_budget)
+    used = slice(0, prompts * per_prompt)
+    scored = reward(work, params.pairs.reward)(drawn.tasks[used], drawn.texts[used])
+    pairs = best_against_worst(drawn.tasks[used], drawn.texts[used], scored, per_prompt)
+    return pairs, {
+        "data/rows": prompts,
+        "data/too_long": tasks.too_long,
+        "data/ties_dropped": prompts - len(pairs),
+        "data/tokens_drawn": tokens,
+    }
+
+
+def within_budget(lengths: Sequence[int], per_prompt: int, budget: int | None) -> tuple[int, int]:
+    """How many of the first prompts to use so that their samples reach the budget, and the tokens these have.
+
+    Args: lengths: tokens of each sample, `per_prompt` siblings side by side.
+    """
+    tokens = 0
+    for start in range(0, len(lengths), per_prompt):
+        if budget is not None and tokens >= budget:
+            return start // per_prompt, tokens
+        tokens += sum(lengths[start : start + per_prompt])
+    return len(lengths) // per_prompt, tokens

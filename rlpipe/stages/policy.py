@@ -4,19 +4,28 @@ from __future__ import annotations
 
 from torch import nn
 
-from rlpipe.algos.plan import PreferencePlan, RLPlan, plan
+from rlpipe.algos.plan import DistillationPlan, PreferencePlan, RLPlan, plan
 from rlpipe.checkpoint.store import Rows, Store
+from rlpipe.config.schema import DistillationBudget, OfflineBudget
 from rlpipe.dataio.files import write_metrics, write_table
 from rlpipe.dataio.prepared import PREPARED, TASKS, TRAIN_PAIRS, read_tasks, read_train_pairs
-from rlpipe.models.learner import learner, reference_of
-from rlpipe.models.load import load_policy, new_critic, save
+from rlpipe.models.heads import new_value_head
+from rlpipe.models.learner import Reference, learner, reference_of
+from rlpipe.models.load import load_policy, load_teacher, new_critic, save
 from rlpipe.stages.base import Stage
 from rlpipe.stages.bench import Bench, bench
+from rlpipe.stages.process_rewarding import process_reward
 from rlpipe.stages.resume import resumable
 from rlpipe.stages.rewarding import gold, reward
 from rlpipe.stages.sampling import sampler
+from rlpipe.training.adaptive import RunningMean
+from rlpipe.training.collect import Collector
+from rlpipe.training.critic import Critic, HeadCritic, NoCritic, SeparateCritic
+from rlpipe.training.distillation import DistillationTrainer
 from rlpipe.training.encode import encode_pairs, encode_tasks
-from rlpipe.training.preference import train_preference
+from rlpipe.training.improve import updates_of
+from rlpipe.training.measure import Measure
+from rlpipe.training.preference import PreferenceTrainer
 from rlpipe.training.rl import RLTrainer
 from rlpipe.training.samples import Sampler
 
@@ -24,56 +33,85 @@ from rlpipe.training.samples import Sampler
 def run(stage: Stage) -> None:
     """Train the policy that the section describes, from the SFT weights."""
     params, section = stage.params, stage.params.policy[stage.item]
-    chosen = plan(stage.item, section)
+    chosen = plan(stage.item, section, params.rollout)
     work = bench(stage, stage.path("models/sft"))
     policy = learner(load_policy(stage.path("models/sft"), work.device), params.model.adapter)
     tasks = encode_tasks(read_tasks(stage.root), work.tokenizer, params.model.max_length, params.rollout.max_new_tokens)
     stage.tracker.dataset("tasks", stage.path(TASKS))
     draws = sampler(work, policy, tasks)
     with resumable(stage, PREPARED, "models/sft", section.learns_from) as store:
-        if isinstance(chosen, PreferencePlan):
+        if isinstance(chosen, RLPlan):
+            rows = _online(work, chosen, policy, draws, store)
+        elif isinstance(chosen, PreferencePlan):
             rows = _from_pairs(work, chosen, policy, draws, store)
         else:
-            rows = _online(work, chosen, policy, draws, store)
+            rows = _from_teacher(work, chosen, policy, draws, store)
         save(policy, work.tokenizer, stage.path(f"models/{stage.item}"))
         write_table(stage.path(f"plots/policy/{stage.item}.csv"), rows)
         write_metrics(stage.path(f"metrics/policy/{stage.item}.json"), rows[-1])
     stage.tracker.summary(rows[-1])
 
 
-def _from_pairs(work: Bench, chosen: PreferencePlan, policy: nn.Module, draws: Sampler, store: Store) -> Rows:
-    stage = work.stage
-    stage.tracker.dataset("pairs", stage.path(TRAIN_PAIRS))
-    pairs = encode_pairs(read_train_pairs(stage.root), work.tokenizer, stage.params.model.max_length)
-    return train_preference(
-        chosen,
-        policy,
-        reference_of(policy),
-        pairs,
-        draws,
-        gold(stage.params),
-        work.batching,
-        seed=stage.params.seed,
-        store=store,
-        recorder=stage.tracker,
-    )
-
-
 def _online(work: Bench, chosen: RLPlan, policy: nn.Module, draws: Sampler, store: Store) -> Rows:
-    stage = work.stage
-    critic = None
-    if chosen.algo.value_loss is not None:
-        body = new_critic(stage.path("models/sft"), work.device)
-        critic = learner(body, stage.params.model.adapter, scorer=True)
+    params, budget = work.stage.params, chosen.budget
+    collector = Collector(draws, reward(work, budget.reward), gold(params), budget, work.batching, params.seed)
     trainer = RLTrainer(
         chosen,
         policy,
         reference_of(policy),
-        critic,
-        draws,
-        reward(work, chosen.budget.reward),
-        gold(stage.params),
+        _critic(work, chosen, policy),
+        collector,
+        process_reward(work, budget.reward),
         work.batching,
-        stage.params.seed,
+        params.seed,
     )
+    return trainer.train(store, work.stage.tracker)
+
+
+def _critic(work: Bench, chosen: RLPlan, policy: nn.Module) -> Critic:
+    """Where the plan's value estimates come from."""
+    stage = work.stage
+    match chosen.algo.baseline:
+        case "critic":
+            body = learner(new_critic(stage.path("models/sft"), work.device), stage.params.model.adapter, scorer=True)
+            return SeparateCritic(body, chosen, updates_of(chosen), work.batching)
+        case "critic_head":
+            head = new_value_head(policy, work.device)
+            return HeadCritic(policy, head, chosen.budget.micro_batch_size, work.batching)
+        case "running_mean":
+            return NoCritic(RunningMean(chosen.numbers["baseline_decay"]))
+        case "none":
+            return NoCritic(None)
+
+
+def _from_pairs(work: Bench, chosen: PreferencePlan, policy: nn.Module, draws: Sampler, store: Store) -> Rows:
+    stage = work.stage
+    stage.tracker.dataset("pairs", stage.path(TRAIN_PAIRS))
+    pairs = encode_pairs(read_train_pairs(stage.root), work.tokenizer, stage.params.model.max_length)
+    reference = reference_of(policy)
+    measure = _measure(work, chosen.budget, policy, reference, draws)
+    trainer = PreferenceTrainer(chosen, policy, reference, pairs, measure, work.batching)
+    return trainer.train(stage.params.seed, store, stage.tracker)
+
+
+def _from_teacher(work: Bench, chosen: DistillationPlan, policy: nn.Module, draws: Sampler, store: Store) -> Rows:
+    stage = work.stage
+    teacher = load_teacher(stage.path(stage.params.policy[stage.item].learns_from), work.tokenizer, work.device)
+    measure = _measure(work, chosen.budget, policy, reference_of(policy), draws)
+    source = draws if chosen.algo.samples_of == "student" else sampler(work, teacher, draws.tasks)
+    trainer = DistillationTrainer(chosen, policy, teacher, source, measure, work.batching, stage.params.seed)
     return trainer.train(store, stage.tracker)
+
+
+def _measure(
+    work: Bench, budget: OfflineBudget | DistillationBudget, policy: nn.Module, reference: Reference, draws: Sampler
+) -> Measure:
+    return Measure(
+        policy,
+        reference,
+        draws,
+        gold(work.stage.params),
+        work.batching,
+        every=budget.measure_every,
+        prompts=budget.measure_prompts,
+    )

@@ -14,10 +14,16 @@ from rlpipe.stages.bench import Bench
 from rlpipe.training.scoring import score_examples
 from rlpipe.types import Task
 
+PROCESS = "process_reward_model"
+
 
 def reward(work: Bench, weights: Mapping[str, float]) -> Reward:
-    """The weighted reward of `params.yaml`. Raises: ConfigError for an unknown component."""
+    """The weighted score of whole responses. Raises: ConfigError for an unknown component.
+
+    A process reward model has no part in it: see `stages.process_rewarding`.
+    """
     params = work.stage.params
+    weights = {name: weight for name, weight in weights.items() if name != PROCESS}
     known = dict(components(params.judge.kind))
     if "reward_model" in weights:
         known["reward_model"] = learned(work)

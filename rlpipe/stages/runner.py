@@ -11,7 +11,7 @@ from rlpipe.errors import ConfigError, nearest
 from rlpipe.stages.base import Stage
 from rlpipe.tracking import stage_run
 
-STAGES = ("prepare", "sft", "pairs", "reward_model", "policy", "evaluate", "report")
+STAGES = ("prepare", "sft", "pairs", "reward_model", "process_reward_model", "policy", "evaluate", "report")
 
 
 def checked(root: Path) -> Params:

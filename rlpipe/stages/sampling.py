@@ -21,5 +21,6 @@ def sampler(work: Bench, model: nn.Module, tasks: EncodedTasks) -> Sampler:
         device=work.device,
         batch_size=params.rollout.batch_size,
     )
-    sampling = Sampling(params.rollout.temperature, params.rollout.max_new_tokens)
+    settings = params.rollout
+    sampling = Sampling(settings.temperature, settings.max_new_tokens, settings.top_k, settings.top_p)
     return Sampler(engine, tokenizer, tasks, sampling, work.batching, params.seed)

@@ -11,9 +11,12 @@ from rlpipe.errors import TrackingError, nearest
 
 RL = "every online algorithm"
 POLICY = "every policy"
-DPO = "dpo"
+PAIRS = "every algorithm on pairs"
 EVERY = "every trainer"
-CORRECTED = "algorithms that correct for the sampler"
+BAKEOFF = "rlpipe bakeoff"
+CORRECTED = "losses with importance weights"
+CRITIC = "every algorithm with a critic"
+HINGE = "kl_placed: hinge"
 
 
 @dataclass(frozen=True)
@@ -34,8 +37,9 @@ class Key:
 
 KEYS: tuple[Key, ...] = (
     # ---- reward
-    Key("reward/score_mean", "mean over samples of the reward that the run is trained on, before any KL; for "
-        "dpo, which has none, the same as reward/gold_mean", "reward", "rises, then levels off", POLICY),
+    Key("reward/score_mean", "mean over samples of the reward that the run is trained on, before any KL and any "
+        "shaping; for algorithms without a reward the same as reward/gold_mean", "reward",
+        "rises, then levels off", POLICY),
     Key("reward/gold_mean", "mean over the same samples of the evaluation's score (`evaluate.reward`); never "
         "trained on unless it is the reward itself", "reward", "rises with reward/score_mean; a gap that "
         "opens is reward hacking", POLICY),
@@ -45,6 +49,9 @@ KEYS: tuple[Key, ...] = (
         "rises if its weight is positive", POLICY),
     Key("reward/frac_zero_std", "share of prompts whose samples all score alike: they give no gradient to an "
         "algorithm that subtracts the group's mean; always 1 where group_size is 1", "share", "< 0.8", RL),
+    Key("reward/prompts_kept", "prompts with a spread of scores that the step learned from, after resampling",
+        "prompts",
+        "= prompts_per_step", "resample_rounds"),
     Key("reward/missing_frac", "samples without a score / samples", "share", "0", POLICY),
     # ---- KL
     Key("kl/ref_k1_token", "mean over response tokens of log π(a) − log π_ref(a), untempered", "nats a token",
@@ -58,15 +65,27 @@ KEYS: tuple[Key, ...] = (
         "temperature, as each update begins; averaged over the step's updates", "nats a token", "< 0.02", RL),
     Key("kl/rollout_train", "the same in the step's first update alone: nothing has been learned yet, so "
         "what differs there is sampler against trainer", "nats a token", "< 0.001", RL),
+    Key("kl/threshold", "KL a response may have before the penalty begins", "nats a response", "as set", HINGE),
+    Key("kl/violation", "mean over samples of max(0, KL of the response − threshold)", "nats a response",
+        "near 0", HINGE),
+    Key("kl/penalty", "kl/coef × mean over samples of the squared violation: what it adds to the loss", "1",
+        "small beside policy/surrogate", HINGE),
     # ---- policy
-    Key("policy/loss", "the loss that is minimised, by the algorithm's own aggregation; for dpo the mean "
-        "over pairs of −log σ(margin), smoothed by label_smoothing", "1",
+    Key("policy/loss", "what is minimised, whole: policy loss, KL term, entropy bonus and, for a head on the "
+        "policy's "
+        "body, the value loss; on pairs the mean pair loss; for distillation the mean divergence a token", "1",
         "no target of its own; dpo: falls from log 2", POLICY),
+    Key("policy/surrogate", "the policy loss alone, by the algorithm's own aggregation", "1",
+        "no target of its own", RL),
+    Key("policy/dual_clip_frac", "share of tokens with r > dual_clip and a negative advantage", "share", "< 0.02",
+        "policy_loss: dual_clip"),
     Key("policy/clip_frac_low", "share of tokens with r < 1 − clip_low and a negative advantage", "share",
-        "< 0.2", RL),
+        "< 0.2", "losses with a clip"),
     Key("policy/clip_frac_high", "share of tokens with r > 1 + clip_high and a positive advantage", "share",
-        "< 0.2", RL),
-    Key("policy/ratio_mean", "mean over tokens of r = π(a) / π_sampled(a)", "1", "0.98 to 1.02", RL),
+        "< 0.2", "losses with a clip"),
+    Key("policy/ratio_mean", "mean over tokens of r = π(a) / π_sampled(a); for gspo of the response's r", "1",
+        "0.98 to 1.02", RL),
+    Key("policy/ratio_min", "smallest r of the step", "1", "> 0.1", RL),
     Key("policy/ratio_max", "largest r of the step", "1", "< 10", RL),
     Key("policy/entropy", "mean over tokens of −Σ_v π(v) log π(v)", "nats a token",
         "falls slowly; near 0 is collapse", RL),
@@ -74,40 +93,53 @@ KEYS: tuple[Key, ...] = (
         "near or below optim.max_grad_norm", EVERY),
     Key("policy/lr", "learning rate of the step", "1", "as set", EVERY),
     # ---- value
-    Key("value/loss", "mean over tokens of the critic's clipped squared error / 2", "reward²", "falls",
-        "ppo"),
-    Key("value/clip_frac", "share of tokens where the clipped error is the larger", "share", "< 0.2", "ppo"),
+    Key("value/loss", "value_coef × mean over tokens of the value loss", "reward²", "falls",
+        CRITIC),
+    Key("value/clip_frac", "share of tokens where the clipped error is the larger", "share", "< 0.2", CRITIC),
     Key("value/explained_var", "1 − Var(return − value) / Var(return), before the update", "share",
-        "rises towards 1; below 0 is worse than a constant", "ppo"),
+        "rises towards 1; below 0 is worse than a constant", CRITIC),
     Key("value/grad_norm", "L2 norm of the critic's gradients before clipping", "1",
-        "near or below optim.max_grad_norm", "ppo"),
+        "near or below optim.max_grad_norm", CRITIC),
+    Key("value/mean", "mean over tokens of the value estimate, before the update", "reward",
+        "follows value/return_mean",
+        "every algorithm with a critic or a running mean"),
+    Key("value/return_mean", "mean over tokens of the return: the critic's target, or the response's score", "reward",
+        "rises", RL),
     # ---- advantage and importance weights
     Key("advantage/mean", "mean over tokens of the advantage as used in the loss", "1", "near 0", RL),
     Key("advantage/std", "standard deviation over tokens of the same", "1", "0.3 to 2", RL),
-    Key("is/weight_mean", "mean over tokens of the weight between sampler and trainer, after truncation", "1",
+    Key("is/weight_mean", "mean over tokens of the importance weight π(a) / π_sampled(a), after its cap", "1",
         "0.95 to 1.05", CORRECTED),
     Key("is/weight_max", "largest such weight", "1", "< 10", CORRECTED),
     Key("is/weight_min", "smallest such weight", "1", "> 0.1", CORRECTED),
     Key("is/ess", "effective sample size (Σw)² / (n Σw²)", "share", "> 0.9", CORRECTED),
     Key("is/trunc_frac", "share of weights that were truncated", "share", "< 0.05", CORRECTED),
-    Key("is/staleness", "optimizer steps between the policy that sampled and the one that learns, mean",
-        "steps", "≤ the bound that is set", "asynchronous runs"),
+    Key("is/staleness", "updates between the policy that sampled and the one that learns, mean over the step's",
+        "updates", "≤ replay_steps × updates a step", "replay_steps"),
     # ---- length
     Key("length/mean", "mean over samples of response tokens, the end token included", "tokens", "stable",
         POLICY),
     Key("length/max", "longest response", "tokens", "≤ rollout.max_new_tokens", POLICY),
     Key("length/truncated_frac", "share of responses cut off before their end token", "share", "< 0.05",
         POLICY),
+    Key("length/tokens_drawn", "tokens drawn to learn from, since the first step", "tokens",
+        "≤ token_budget + a step",
+        "every algorithm that samples"),
     # ---- supervised, reward model, preferences
     Key("sft/loss", "mean over completion tokens of −log π(token)", "nats a token", "falls", "sft"),
     Key("sft/token_accuracy", "share of completion tokens that are the most likely one", "share", "rises",
         "sft"),
-    Key("reward_model/loss", "mean over pairs of −log σ(chosen score − rejected score)", "nats",
+    Key("reward_model/loss", "mean over pairs of −log σ((chosen − rejected score) / temperature − margin), with "
+        "its centring term", "nats",
         "falls from log 2 = 0.693", "reward_model"),
     Key("reward_model/accuracy", "share of the step's pairs with chosen score > rejected score", "share",
         "> 0.5, rises", "reward_model"),
     Key("reward_model/margin", "mean over pairs of chosen score − rejected score", "logits", "rises from 0",
         "reward_model"),
+    Key("reward_model/chosen_score", "mean raw score of the step's chosen responses", "logits",
+        "above rejected_score", "reward_model"),
+    Key("reward_model/rejected_score", "mean raw score of the step's rejected responses", "logits",
+        "below chosen_score", "reward_model"),
     Key("reward_model/heldout_accuracy", "held-out pairs with chosen score > rejected score / held-out "
         "pairs; equal scores count as wrong", "share", "≥ 0.7", "reward_model"),
     Key("reward_model/ci_low", "lower end of the 95% Wilson interval of heldout_accuracy", "share", "> 0.5",
@@ -119,12 +151,30 @@ KEYS: tuple[Key, ...] = (
     Key("reward_model/<side>_std", "standard deviation of the same", "spreads", "0.3 to 2", "reward_model"),
     Key("reward_model/pairs_too_long", "pairs left out because a response exceeds model.max_length", "pairs",
         "near 0", "reward_model"),
-    Key("dpo/accuracy", "share of pairs with margin > 0", "share", "> 0.5, rises", DPO),
-    Key("dpo/margin", "mean over pairs of chosen_reward − rejected_reward", "nats", "rises from 0", DPO),
-    Key("dpo/chosen_reward", "β (log π(chosen) − log π_ref(chosen)), mean over pairs", "nats",
-        "near or above 0; a steep fall is unlearning", DPO),
-    Key("dpo/rejected_reward", "β (log π(rejected) − log π_ref(rejected)), mean over pairs", "nats",
-        "falls below 0", DPO),
+    Key("process_reward_model/loss", "mean over steps of the cross-entropy of `this step is right`", "nats",
+        "falls from log 2", "process_reward_model"),
+    Key("process_reward_model/accuracy", "share of the batch's steps on the right side of 1/2", "share", "rises",
+        "process_reward_model"),
+    Key("process_reward_model/heldout_accuracy", "the same on held-out prompts", "share", "well above right_frac",
+        "process_reward_model"),
+    Key("process_reward_model/ci_low", "lower end of its 95% Wilson interval", "share", "above right_frac",
+        "process_reward_model"),
+    Key("process_reward_model/ci_high", "upper end of the same", "share", "≤ 1", "process_reward_model"),
+    Key("process_reward_model/heldout_steps", "held-out steps", "steps", "≥ 200", "process_reward_model"),
+    Key("process_reward_model/right_frac", "share of them that are right: the accuracy of always saying so", "share",
+        "0.3 to 0.9", "process_reward_model"),
+    Key("preference/accuracy", "share of pairs whose chosen response has the larger implicit reward", "share",
+        "> 0.5, rises", PAIRS),
+    Key("preference/margin", "mean over pairs of chosen_reward − rejected_reward", "1", "rises from 0", PAIRS),
+    Key("preference/chosen_reward", "mean implicit reward of the chosen responses: β (log π − log π_ref) for "
+        "dpo and kto, "
+        "τ the same for ipo, β log π a token for simpo, λ log π a token for orpo", "1",
+        "near or above its start; a steep fall is unlearning", PAIRS),
+    Key("preference/rejected_reward", "the same of the rejected responses", "1", "falls", PAIRS),
+    Key("preference/kl_baseline", "z of kto: mean log π − log π_ref on other prompts' responses, at least 0", "nats",
+        "small", "kto"),
+    Key("distillation/teacher_nll", "mean over tokens of −log π_teacher(a)", "nats a token",
+        "falls for samples of the student; constant for the teacher's", "distillation"),
     # ---- evaluation
     Key("eval/<task>/pass_at_1", "held-out tasks whose one sample scores ≥ evaluate.pass_threshold / "
         "held-out tasks", "share", "rises", "evaluate"),
@@ -141,8 +191,36 @@ KEYS: tuple[Key, ...] = (
         "sft, pairs"),
     Key("data/ties_dropped", "prompts whose samples all score alike and give no pair", "prompts",
         "< half of data/rows", "pairs"),
+    Key("data/tokens_drawn", "tokens of the samples that the pairs were made from", "tokens",
+        "≤ token_budget + a prompt",
+        "pairs"),
     Key("data/pairs_train", "pairs to learn from", "pairs", "≥ 100", "pairs"),
     Key("data/pairs_heldout", "pairs kept from training", "pairs", "≥ 100", "pairs"),
+    # ---- bakeoff: every one for each algorithm, over the bakeoff's seeds
+    Key("bakeoff/<algorithm>/accuracy", "pass_at_1 on the held-out tasks, mean over seeds", "share",
+        "above sft's", BAKEOFF),
+    Key("bakeoff/<algorithm>/ci_low", "lower end of the 95% t-interval of accuracy over seeds; none of one seed",
+        "share", "above sft's ci_high", BAKEOFF),
+    Key("bakeoff/<algorithm>/ci_high", "upper end of the same", "share", "near accuracy; may exceed 1", BAKEOFF),
+    Key("bakeoff/<algorithm>/gain", "accuracy − sft's accuracy with the same seed, mean over seeds", "share",
+        "> 0", BAKEOFF),
+    Key("bakeoff/<algorithm>/tokens_to_threshold", "tokens generated when the moving mean of reward/gold_mean "
+        "over 5 measurements first reaches the threshold, mean over the seeds that reach it", "tokens",
+        "low; missing where no seed reaches it", BAKEOFF),
+    Key("bakeoff/<algorithm>/seeds_reached", "seeds that reach the threshold", "seeds", "all", BAKEOFF),
+    Key("bakeoff/<algorithm>/seed_std", "sample standard deviation of accuracy between seeds", "share", "< 0.03",
+        BAKEOFF),
+    Key("bakeoff/<algorithm>/worst_drop", "largest fall of the moving mean of reward/gold_mean below its highest "
+        "value so far, worst over seeds", "reward", "< 0.1; more is a collapse", BAKEOFF),
+    Key("bakeoff/<algorithm>/kl", "KL to the SFT policy on the held-out tasks, Σ log π(a) − log π_ref(a), mean "
+        "over seeds", "nats a response", "low for its accuracy", BAKEOFF),
+    Key("bakeoff/<algorithm>/tokens", "tokens generated to learn from, mean over seeds", "tokens",
+        "near recipe.online.token_budget", BAKEOFF),
+    Key("bakeoff/<algorithm>/seconds", "wall time of the policy stage's steps, mean over seeds", "seconds", "low",
+        BAKEOFF),
+    Key("bakeoff/<algorithm>/peak_mem_gb", "largest perf/peak_mem_gb over seeds", "GB", "below the device's",
+        BAKEOFF),
+    Key("bakeoff/<algorithm>/seeds", "seeds whose training and evaluation finished", "seeds", "all", BAKEOFF),
     # ---- time
     Key("time/<phase>_s", "wall time of one phase of the step; on a pipeline's run, of one stage", "seconds",
         "the phase you expect is the longest", EVERY),
@@ -172,7 +250,8 @@ def document() -> str:
     sections = {
         "reward": "Reward", "kl": "KL", "policy": "Policy", "value": "Value", "advantage": "Advantage",
         "is": "Importance weights", "length": "Length", "sft": "Supervised fine-tuning",
-        "reward_model": "Reward model", "dpo": "Preferences", "eval": "Evaluation", "data": "Data",
+        "reward_model": "Reward model", "process_reward_model": "Process reward model", "preference": "Preferences",
+        "distillation": "Distillation", "eval": "Evaluation", "bakeoff": "Comparison", "data": "Data",
         "time": "Time", "perf": "Throughput",
     }  # fmt: skip
     lines = [

@@ -25,10 +25,11 @@ class Encoded:
 
 @dataclass(frozen=True)
 class EncodedPairs:
-    """Chosen and rejected examples, row by row, and how many pairs were longer than `max_length`."""
+    """Chosen and rejected examples and known margins, row by row; how many pairs were longer than `max_length`."""
 
     chosen: list[Example]
     rejected: list[Example]
+    margins: list[float]
     too_long: int
 
 
@@ -53,13 +54,18 @@ def encode_demonstrations(
 
 def encode_pairs(rows: Sequence[Preference], tokenizer: PreTrainedTokenizerBase, max_length: int) -> EncodedPairs:
     """Raises: DataError if no pair is left."""
-    pairs = []
+    chosen: list[Example] = []
+    rejected: list[Example] = []
+    margins: list[float] = []
     for row in rows:
         prompt = prompt_ids(tokenizer, row.prompt)
-        pairs.append(((prompt, response_ids(tokenizer, row.chosen)), (prompt, response_ids(tokenizer, row.rejected))))
-    kept = [pair for pair in pairs if max(map(_length, pair)) <= max_length]
-    _require(kept, "pair", max_length)
-    return EncodedPairs([chosen for chosen, _ in kept], [rejected for _, rejected in kept], len(pairs) - len(kept))
+        pair = (prompt, response_ids(tokenizer, row.chosen)), (prompt, response_ids(tokenizer, row.rejected))
+        if max(map(_length, pair)) <= max_length:
+            chosen.append(pair[0])
+            rejected.append(pair[1])
+            margins.append(row.margin)
+    _require(chosen, "pair", max_length)
+    return EncodedPairs(chosen, rejected, margins, len(rows) - len(chosen))
 
 
 def encode_tasks(

@@ -7,12 +7,13 @@ import sys
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import NoReturn, Protocol
+from typing import Any, NoReturn, Protocol
 
 import torch
 from tqdm import tqdm
 
 from rlpipe.checkpoint.store import Rows, Stateful, Store
+from rlpipe.models.runtime import peak_memory_gb
 from rlpipe.types import Metrics
 
 
@@ -46,34 +47,61 @@ class Phases:
         self._since = now
 
 
+class TokenBudget:
+    """How many tokens have been drawn to learn from, against a limit; None is no limit."""
+
+    def __init__(self, limit: int | None) -> None:
+        self._limit, self.drawn = limit, 0
+
+    def spend(self, tokens: int) -> None:
+        """Count a step's tokens."""
+        self.drawn += tokens
+
+    @property
+    def spent(self) -> bool:
+        """Whether no further step may be taken."""
+        return self._limit is not None and self.drawn >= self._limit
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"drawn": self.drawn}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.drawn = state["drawn"]
+
+
 def run_steps(
     steps: int,
     one_step: Callable[[int], StepResult],
     *,
     states: Mapping[str, Stateful],
+    budget: TokenBudget,
     store: Store,
     recorder: Recorder,
     seed: int,
     shown: Mapping[str, str],
 ) -> Rows:
-    """Take `steps` steps, from the last checkpoint if there is one.
+    """Take `steps` steps, or as many as the budget allows, from the last checkpoint if there is one.
 
     Each step starts from a torch seed of its own, so a resumed run draws what an uninterrupted one draws.
 
     Args:
-        states: everything that changes from step to step.
+        states: everything that changes from step to step, beside the budget.
         shown: metric key -> short label, for the progress bar.
     Returns: one row of metrics a step, with its `step`.
     """
+    states = {**states, "budget": budget}
     done, rows = store.restore(states)
     with _progress(steps, done) as bar:
         for step in range(done, steps):
+            if budget.spent:
+                break
             torch.manual_seed(seed * 1_000_003 + step)
             began = time.perf_counter()
             result = one_step(step)
             rows.append({"step": step, **result.metrics})
             rate = result.tokens / (time.perf_counter() - began)
-            recorder.metrics(step, {**result.metrics, **result.phases, "perf/tokens_per_s": rate})
+            cost = {"perf/tokens_per_s": rate, "perf/peak_mem_gb": peak_memory_gb()}
+            recorder.metrics(step, {**result.metrics, **result.phases, **cost})
             bar.set_postfix_str(_line(shown, result.metrics, rate), refresh=False)
             bar.update()
             store.save(step + 1, rows, states)

@@ -1,8 +1,8 @@
-"""Offline preference learning: a policy from pairs, against a frozen reference."""
+"""Learning a policy from pairs, against a frozen reference or none."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -10,118 +10,101 @@ from torch import Tensor, nn
 from rlpipe.algos.base import picked
 from rlpipe.algos.plan import PreferencePlan
 from rlpipe.checkpoint.store import Rows, Store
-from rlpipe.dataio.batches import batch_indices
 from rlpipe.models.forward import response_logits
 from rlpipe.models.learner import Reference
 from rlpipe.ops.masking import zero_outside
+from rlpipe.ops.needs import needs_of
 from rlpipe.training.batching import Batching, slices
 from rlpipe.training.encode import EncodedPairs, Example
-from rlpipe.training.loop import Phases, Recorder, StepResult, run_steps
-from rlpipe.training.samples import (
-    Sampler,
-    Scorer,
-    kl_metrics,
-    length_metrics,
-    logp_in_parts,
-    reference_logp,
-    score_metrics,
-)
+from rlpipe.training.loop import Recorder
+from rlpipe.training.measure import Measure
+from rlpipe.training.offline import Part, train_offline
+from rlpipe.training.samples import logp_in_parts, reference_logp
 from rlpipe.training.step import Learner
+from rlpipe.types import PairLogps
 
 
-def train_preference(
-    plan: PreferencePlan,
-    policy: nn.Module,
-    reference: Reference,
-    pairs: EncodedPairs,
-    sampler: Sampler,
-    gold: Scorer,
-    batching: Batching,
-    *,
-    seed: int,
-    store: Store,
-    recorder: Recorder,
-) -> Rows:
-    """Minimise the algorithm's pair loss, averaged over each step's pairs.
+class PreferenceTrainer:
+    """Improves `policy` by `plan`. The reference's log-probs are computed once, before the first step."""
 
-    The reference's log-probs are computed once, before the first step.
-    Returns: one row a step with the loss's metrics; every `measure_every` steps also reward and KL of samples.
-    """
-    budget, numbers = plan.budget, picked(plan.algo.pair_loss, plan.numbers)
-    learner = Learner(policy, budget.optim, budget.steps)
-    ref_chosen = _sequence_logps(reference, pairs.chosen, batching, budget.micro_batch_size)
-    ref_rejected = _sequence_logps(reference, pairs.rejected, batching, budget.micro_batch_size)
+    def __init__(
+        self,
+        plan: PreferencePlan,
+        policy: nn.Module,
+        reference: Reference,
+        pairs: EncodedPairs,
+        measure: Measure,
+        batching: Batching,
+    ) -> None:
+        self._plan, self._policy, self._reference, self._pairs = plan, policy, reference, pairs
+        self._measure, self._batching = measure, batching
+        self._needs = needs_of(plan.algo.pair_loss)
+        self._numbers = picked(plan.algo.pair_loss, plan.numbers)
+        self._ref_chosen = self._reference_logps(pairs.chosen)
+        self._ref_rejected = self._reference_logps(pairs.rejected)
+        self._kl_baseline = torch.zeros((), device=batching.device)
 
-    def one_step(step: int) -> StepResult:
-        phases = Phases()
-        index = batch_indices(len(pairs.chosen), budget.batch_size, step, seed)
-        seen: dict[str, list[Tensor]] = {}
-        tokens = 0
-        metrics: dict[str, float] = {}
-        if step % budget.measure_every == 0 or step == budget.steps - 1:
-            metrics |= _measure(policy, reference, sampler, gold, batching, budget.measure_prompts, step)
-            phases.mark("rollout")
+    def train(self, seed: int, store: Store, recorder: Recorder) -> Rows:
+        """Minimise the algorithm's pair loss, averaged over each step's pairs.
 
-        def losses() -> Iterator[Tensor]:
-            nonlocal tokens
-            for part in slices(len(index), budget.micro_batch_size):
-                rows = index[part]
-                examples = [*(pairs.chosen[i] for i in rows), *(pairs.rejected[i] for i in rows)]
-                tokens += sum(len(prompt) + len(response) for prompt, response in examples)
-                batch = batching.collate(examples)
-                with batching.precision():
-                    logp_BT = response_logits(policy, batch).logp(1.0)
-                chosen_B, rejected_B = zero_outside(logp_BT, batch.response_mask_BT).sum(1).chunk(2)
-                loss = plan.algo.pair_loss(chosen_B, rejected_B, ref_chosen[rows], ref_rejected[rows], **numbers)
-                for name, value_B in loss.metrics_B.items():
-                    seen.setdefault(name, []).append(value_B)
-                yield loss.loss_B.sum() / len(index)
+        Returns: one row a step with the loss's metrics; every `measure_every` steps also reward and KL of samples.
+        """
+        budget = self._plan.budget
+        return train_offline(
+            Learner(self._policy, budget.optim, budget.steps),
+            len(self._pairs.chosen),
+            budget,
+            self._part,
+            before=self._before,
+            loss_name="policy/loss",
+            shown={"policy/loss": "loss", "preference/accuracy": "acc", "reward/score_mean": "reward"},
+            seed=seed,
+            store=store,
+            recorder=recorder,
+        )
 
-        update = learner.update(losses())
-        phases.mark("train")
-        metrics |= {name: torch.cat(values).mean().item() for name, values in seen.items()}
-        metrics |= {
-            "policy/loss": update["loss"],
-            "policy/grad_norm": update["grad_norm"],
-            "policy/lr": update["lr"],
-        }
-        return StepResult(metrics, tokens, phases.seconds)
+    def _before(self, step: int, index: Sequence[int]) -> Mapping[str, float]:
+        measured = dict(self._measure.when_due(step, self._plan.budget.steps))
+        if self._needs.kl_baseline:
+            self._kl_baseline = self._mismatched_kl(index)
+            measured["preference/kl_baseline"] = self._kl_baseline.item()
+        return measured
 
-    return run_steps(
-        budget.steps,
-        one_step,
-        states={"policy": learner},
-        store=store,
-        recorder=recorder,
-        seed=seed,
-        shown={"policy/loss": "loss", "dpo/accuracy": "acc", "reward/score_mean": "reward", "kl/ref_seq_sum": "kl"},
-    )
+    def _part(self, part: Sequence[int], step: Sequence[int]) -> Part:
+        rows = list(part)
+        chosen, rejected = [self._pairs.chosen[i] for i in rows], [self._pairs.rejected[i] for i in rows]
+        # One forward for both sides: the pair meets the same padding.
+        batch = self._batching.collate([*chosen, *rejected])
+        with self._batching.precision():
+            logp_BT = response_logits(self._policy, batch).logp(1.0)
+        chosen_B, rejected_B = zero_outside(logp_BT, batch.response_mask_BT).sum(1).chunk(2)
+        chosen_length_B, rejected_length_B = batch.response_mask_BT.sum(1).float().chunk(2)
+        logps = PairLogps(
+            chosen_B, rejected_B, self._ref_chosen[rows], self._ref_rejected[rows],
+            chosen_length_B, rejected_length_B, self._kl_baseline,
+        )  # fmt: skip
+        loss = self._plan.algo.pair_loss(logps, **self._numbers)
+        return Part(loss.loss_B.sum() / len(step), loss.metrics_B, int(batch.attention_BL.sum()))
 
+    def _mismatched_kl(self, index: Sequence[int]) -> Tensor:
+        """Scalar nats >= 0: the policy's mean log-ratio to the reference on other prompts' responses.
 
-def _sequence_logps(reference: Reference, examples: list[Example], batching: Batching, size: int) -> Tensor:
-    """[N] nats: the reference's log-prob of each whole response."""
-    batches = batching.micro_batches(examples, size)
-    return torch.cat([reference_logp(reference, batch, batching, size).sum(1) for batch in batches])
+        Each prompt of the step meets the chosen response of the next one. Source: arXiv:2402.01306 section 4.1.
+        """
+        prompts = [self._pairs.chosen[i][0] for i in index]
+        responses = [self._pairs.chosen[i][1] for i in [*index[1:], index[0]]]
+        examples = list(zip(prompts, responses, strict=True))
+        size, ratios = self._plan.budget.micro_batch_size, []
+        for part in slices(len(examples), size):
+            batch = self._batching.collate(examples[part])
+            policy_BT = logp_in_parts(self._policy, batch, self._batching, size, 1.0)
+            ratios.append((policy_BT - reference_logp(self._reference, batch, self._batching, size)).sum(1))
+        return torch.cat(ratios).mean().clamp(min=0)
 
-
-def _measure(
-    policy: nn.Module,
-    reference: Reference,
-    sampler: Sampler,
-    gold: Scorer,
-    batching: Batching,
-    prompts: int,
-    step: int,
-) -> dict[str, float]:
-    """Reward and KL of samples for the same first prompts every time. The only reward here is the gold one."""
-    samples = sampler.draw(range(min(prompts, len(sampler.tasks.tasks))), 1, step)
-    size = len(samples.texts)
-    logp_BT = logp_in_parts(policy, samples.batch, batching, size, 1.0)
-    ref_BT = reference_logp(reference, samples.batch, batching, size)
-    scores = score_metrics(gold(samples.tasks, samples.texts))
-    return {
-        **scores,
-        "reward/gold_mean": scores["reward/score_mean"],
-        **kl_metrics(logp_BT, ref_BT, samples.batch.response_mask_BT),
-        **length_metrics(samples.completions),
-    }
+    def _reference_logps(self, examples: list[Example]) -> Tensor:
+        """[N] nats: the reference's log-prob of each whole response; zeros where nothing reads them."""
+        if not self._needs.reference:
+            return torch.zeros(len(examples), device=self._batching.device)
+        size = self._plan.budget.micro_batch_size
+        batches = self._batching.micro_batches(examples, size)
+        return torch.cat([reference_logp(self._reference, b, self._batching, size).sum(1) for b in batches])

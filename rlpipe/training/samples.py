@@ -12,7 +12,7 @@ from transformers import PreTrainedTokenizerBase
 from rlpipe.dataio.chat import decode
 from rlpipe.models.forward import response_logits
 from rlpipe.models.learner import Reference
-from rlpipe.ops.kl import k1, k3
+from rlpipe.ops.kl import exact, k1, k3
 from rlpipe.ops.masking import masked_mean, zero_outside
 from rlpipe.rollout.engine import Engine
 from rlpipe.training.batching import Batching
@@ -40,7 +40,7 @@ class Samples:
 
     def select(self, rows: Sequence[int], batching: Batching) -> Samples:
         """Only the named rows, padded anew."""
-        return _samples(
+        return samples_of(
             [self.tasks[i] for i in rows],
             [self.prompts[i] for i in rows],
             [self.completions[i] for i in rows],
@@ -48,6 +48,11 @@ class Samples:
             self.group_B[torch.tensor(rows, dtype=torch.long, device=self.group_B.device)],
             batching,
         )
+
+    @property
+    def tokens(self) -> int:
+        """How many tokens were drawn."""
+        return sum(len(completion.ids) for completion in self.completions)
 
 
 @dataclass(frozen=True)
@@ -61,12 +66,16 @@ class Sampler:
     batching: Batching
     seed: int
 
-    def draw(self, index: Sequence[int], per_prompt: int, step: int) -> Samples:
-        """`per_prompt` completions for each task in `index`; siblings stand side by side."""
-        repeated = [(group, i, sample) for group, i in enumerate(index) for sample in range(per_prompt)]
+    def draw(self, index: Sequence[int], per_prompt: int, step: int, *, first: int = 0) -> Samples:
+        """`per_prompt` completions for each task in `index`; siblings stand side by side.
+
+        `first` is the number of the first sample: another one draws others for the same step and prompt.
+        """
+        numbers = range(first, first + per_prompt)
+        repeated = [(group, i, sample) for group, i in enumerate(index) for sample in numbers]
         requests = [Request(self.tasks.prompts[i], (self.seed, step, i, sample)) for _, i, sample in repeated]
         completions = self.engine.generate(requests, self.sampling)
-        return _samples(
+        return samples_of(
             [self.tasks.tasks[i] for _, i, _ in repeated],
             [request.prompt_ids for request in requests],
             completions,
@@ -76,7 +85,20 @@ class Sampler:
         )
 
 
-def _samples(
+def joined(parts: Sequence[Samples], batching: Batching) -> Samples:
+    """All samples of several draws, padded anew, their groups kept apart."""
+    counts = [int(part.group_B.max()) + 1 for part in parts]
+    return samples_of(
+        [task for part in parts for task in part.tasks],
+        [prompt for part in parts for prompt in part.prompts],
+        [completion for part in parts for completion in part.completions],
+        [text for part in parts for text in part.texts],
+        torch.cat([part.group_B + sum(counts[:at]) for at, part in enumerate(parts)]),
+        batching,
+    )
+
+
+def samples_of(
     tasks: list[Task],
     prompts: list[tuple[int, ...]],
     completions: list[Completion],
@@ -84,6 +106,7 @@ def _samples(
     group_B: Tensor,
     batching: Batching,
 ) -> Samples:
+    """Rows with their tensors."""
     batch = batching.collate([(prompt, c.ids) for prompt, c in zip(prompts, completions, strict=True)])
     logp_BT = torch.zeros(batch.response_ids_BT.shape)
     for row, completion in enumerate(completions):
@@ -106,6 +129,21 @@ def reference_logp(reference: Reference, batch: PaddedBatch, batching: Batching,
     """[B, T] nats under the frozen reference, untempered."""
     with reference() as model:
         return logp_in_parts(model, batch, batching, size, 1.0)
+
+
+@torch.no_grad()
+def exact_kl_in_parts(
+    policy: nn.Module, reference: Reference, batch: PaddedBatch, batching: Batching, size: int
+) -> Tensor:
+    """[B, T] nats: KL(policy || reference) over the whole vocabulary, untempered, `size` sequences at a time."""
+    parts = []
+    for start in range(0, len(batch), size):
+        part = batch.rows(slice(start, start + size))
+        with batching.precision():
+            policy_BTV = response_logits(policy, part).log_probs()
+        with reference() as model, batching.precision():
+            parts.append(exact(policy_BTV, response_logits(model, part).log_probs()))
+    return zero_outside(torch.cat(parts), batch.response_mask_BT)
 
 
 def kl_metrics(logp_BT: Tensor, ref_logp_BT: Tensor, mask_BT: Tensor) -> dict[str, float]:

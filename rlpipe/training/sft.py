@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 
-import torch
-from torch import Tensor, nn
+from torch import nn
 
 from rlpipe.checkpoint.store import Rows, Store
 from rlpipe.config.schema import Supervised
-from rlpipe.dataio.batches import batch_indices
 from rlpipe.models.forward import response_logits
-from rlpipe.ops.aggregate import token_mean
+from rlpipe.ops.masking import zero_outside
 from rlpipe.training.batching import Batching
 from rlpipe.training.encode import Example
-from rlpipe.training.loop import Phases, Recorder, StepResult, run_steps
+from rlpipe.training.loop import Recorder
+from rlpipe.training.offline import Part, train_offline
 from rlpipe.training.step import Learner
-from rlpipe.types import Totals
 
 
 def train_sft(
@@ -33,40 +31,27 @@ def train_sft(
 
     Returns: one row a step with `sft/loss` (nats per token) and `sft/token_accuracy`.
     """
-    learner = Learner(model, settings.optim, settings.steps)
+
+    def part_of(part: Sequence[int], step: Sequence[int]) -> Part:
+        batch = batching.collate([examples[i] for i in part])
+        mask_BT = batch.response_mask_BT
+        with batching.precision():
+            response = response_logits(model, batch)
+        loss = zero_outside(-response.logp(1.0), mask_BT).sum() / sum(len(examples[i][1]) for i in step)
+        hits_N = response.greedy_hits()[mask_BT].float()
+        return Part(loss, {"sft/token_accuracy": hits_N}, len(hits_N))
+
     model.train()
-
-    def one_step(step: int) -> StepResult:
-        phases = Phases()
-        rows = [examples[i] for i in batch_indices(len(examples), settings.batch_size, step, seed)]
-        totals = Totals(tokens=sum(len(response) for _, response in rows), sequences=len(rows))
-        hits: list[Tensor] = []
-
-        def losses() -> Iterator[Tensor]:
-            for batch in batching.micro_batches(rows, settings.micro_batch_size):
-                with batching.precision():
-                    response = response_logits(model, batch)
-                hits.append((response.greedy_hits() & batch.response_mask_BT).sum())
-                yield token_mean(-response.logp(1.0), batch.response_mask_BT, totals)
-
-        update = learner.update(losses())
-        phases.mark("train")
-        metrics = {
-            "sft/loss": update["loss"],
-            "sft/token_accuracy": torch.stack(hits).sum().item() / totals.tokens,
-            "policy/grad_norm": update["grad_norm"],
-            "policy/lr": update["lr"],
-        }
-        return StepResult(metrics, totals.tokens, phases.seconds)
-
-    rows = run_steps(
-        settings.steps,
-        one_step,
-        states={"learner": learner},
+    rows = train_offline(
+        Learner(model, settings.optim, settings.steps),
+        len(examples),
+        settings,
+        part_of,
+        loss_name="sft/loss",
+        shown={"sft/loss": "loss", "sft/token_accuracy": "acc"},
+        seed=seed,
         store=store,
         recorder=recorder,
-        seed=seed,
-        shown={"sft/loss": "loss", "sft/token_accuracy": "acc"},
     )
     model.eval()
     return rows

@@ -14,7 +14,7 @@ from rlpipe.errors import TrainingError
 
 
 class Learner:
-    """A model, its AdamW and its schedule.
+    """A model, its AdamW and its schedule; `done` counts its updates.
 
     Micro-batches of one step add up to one gradient: each loss handed to `update` is already divided by the
     step's totals, so how the step is split cannot change the answer.
@@ -23,7 +23,7 @@ class Learner:
     def __init__(self, model: nn.Module, optim: Optim, steps: int) -> None:
         """`steps` is the number of updates the schedule spans."""
         self.model = model
-        self._optim, self._steps, self._done = optim, steps, 0
+        self._optim, self._steps, self.done = optim, steps, 0
         self._trained = {name: p for name, p in model.named_parameters() if p.requires_grad}
         decayed = [p for p in self._trained.values() if p.ndim >= 2]
         plain = [p for p in self._trained.values() if p.ndim < 2]
@@ -46,26 +46,26 @@ class Learner:
         norm = float(nn.utils.clip_grad_norm_(self._trained.values(), self._optim.max_grad_norm))
         if not math.isfinite(norm):
             raise TrainingError(
-                f"update {self._done}: the gradient is not finite (loss {total}). Lower optim.lr="
+                f"update {self.done}: the gradient is not finite (loss {total}). Lower optim.lr="
                 f"{self._optim.lr}, or look at the last metrics before this step."
             )
-        lr = self._optim.lr * scheduled(self._done, self._steps, self._optim)
+        lr = self._optim.lr * scheduled(self.done, self._steps, self._optim)
         for group in self._optimizer.param_groups:
             group["lr"] = lr
         self._optimizer.step()
-        self._done += 1
+        self.done += 1
         return {"loss": total, "grad_norm": norm, "lr": lr}
 
     def state_dict(self) -> dict[str, Any]:
         """Only what learns: under LoRA the base weights stay where they came from."""
-        return {"weights": dict(self._trained), "optimizer": self._optimizer.state_dict(), "done": self._done}
+        return {"weights": dict(self._trained), "optimizer": self._optimizer.state_dict(), "done": self.done}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         with torch.no_grad():
             for name, parameter in self._trained.items():
                 parameter.copy_(state["weights"][name])
         self._optimizer.load_state_dict(state["optimizer"])
-        self._done = state["done"]
+        self.done = state["done"]
 
 
 def scheduled(update: int, updates: int, optim: Optim) -> float:

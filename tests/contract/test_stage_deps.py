@@ -6,11 +6,13 @@ from pathlib import Path
 import pytest
 from ruamel.yaml import YAML
 
+from rlpipe.algos.sections import sectionable
 from rlpipe.stages.runner import STAGES
 
 ROOT = Path(__file__).resolve().parents[2]
 # What cannot change an output: records and errors have no behaviour, parameters arrive as values that DVC tracks,
-# trackers are contractually without influence, and base and runner only hand things over.
+# trackers are contractually without influence, base and runner only hand things over, and the table of algorithms
+# does nothing but name them: a policy depends on its own algorithm's file alone.
 EXEMPT = (
     "rlpipe/__init__.py",
     "rlpipe/types.py",
@@ -20,7 +22,10 @@ EXEMPT = (
     "rlpipe/tracking",
     "rlpipe/stages/__init__.py",
     "rlpipe/stages/base.py",
+    "rlpipe/algos/__init__.py",
 )
+
+ALGORITHM = "rlpipe/algos/${item.algorithm}.py"
 
 
 def _file(module):
@@ -67,7 +72,8 @@ def _under(path, names):
 
 def _deps(stage):
     definition = YAML(typ="safe").load(ROOT / "dvc.yaml")["stages"][stage]
-    return [dep for dep in definition.get("do", definition)["deps"] if dep.startswith("rlpipe/")]
+    deps = definition.get("do", definition)["deps"]
+    return [dep for dep in deps if dep.startswith("rlpipe/") and dep != ALGORITHM]
 
 
 @pytest.mark.parametrize("stage", STAGES)
@@ -85,3 +91,13 @@ def test_deps_name_nothing_that_the_stage_does_not_use(stage):
     used = _closure(ROOT / f"rlpipe/stages/{stage}.py")
     idle = [dep for dep in _deps(stage) if not any(_under(path, [dep]) for path in used)]
     assert not idle, f"remove from the deps of {stage} in dvc.yaml: {idle}"
+
+
+@pytest.mark.parametrize("name", sectionable())
+def test_a_policy_depends_on_its_own_algorithms_file(name):
+    # So a new algorithm reruns no other one.
+    definition = YAML(typ="safe").load(ROOT / "dvc.yaml")["stages"]["policy"]["do"]
+    assert ALGORITHM in definition["deps"]
+    own = ROOT / f"rlpipe/algos/{name}.py"
+    missing = [path for path in _closure(own) - {own} if not _under(path, _deps("policy"))]
+    assert not missing

@@ -18,8 +18,9 @@ from rlpipe.stages.base import Stage
 BASE = "sft"
 KL, GOLD, TRAINED_ON = "kl/ref_seq_sum", "reward/gold_mean", "reward/score_mean"
 PALETTE = 7  # places in the palette; 0 is SFT's, the others start again after the last
-# The sections that dvc.yaml gives this stage. How and where stages ran is no input of the report.
-_NOT_SHOWN = {"runtime", "tracking"}
+# No inputs of the report, and so not given to this stage in dvc.yaml: how and where stages ran, and sections that
+# could be written but were not.
+_NOT_SHOWN = {"runtime", "tracking", "recipe"}
 
 Verdict = Literal["above", "overlaps", "below", ""]
 

@@ -1,5 +1,7 @@
 """What is written loads back with the Auto classes; the reference is what the policy was."""
 
+import copy
+
 import pytest
 import torch
 from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification, AutoTokenizer
@@ -7,6 +9,7 @@ from transformers import AutoModelForCausalLM, AutoModelForSequenceClassificatio
 from rlpipe.config.schema import Adapter
 from rlpipe.dataio.chat import decode, response_ids
 from rlpipe.dataio.collate import collate
+from rlpipe.dataio.tokenizers import characters
 from rlpipe.dataio.tokenizers import load as load_tokenizer
 from rlpipe.errors import ModelError
 from rlpipe.models.forward import response_logits, sequence_scores, token_scores
@@ -14,6 +17,7 @@ from rlpipe.models.learner import finished, learner, reference_of
 from rlpipe.models.load import (
     load_policy,
     load_scorer,
+    load_teacher,
     new_critic,
     new_reward_model,
     normaliser,
@@ -101,6 +105,47 @@ def test_a_full_reference_stays_when_the_policy_moves(tiny):
         next(tiny.parameters()).add_(0.1)
     with reference() as model:
         torch.testing.assert_close(_logp(model, batch), before)
+
+
+@pytest.mark.parametrize("adapter", [None, ADAPTER])
+def test_a_refreshed_reference_is_the_policy_of_that_moment(tiny, adapter):
+    policy, batch = learner(tiny, adapter), collate(PAIRS, 0)
+    reference = reference_of(policy)
+
+    def move():
+        with torch.no_grad():
+            for parameter in policy.parameters():
+                if parameter.requires_grad:
+                    parameter.add_(0.05)
+
+    move()
+    refreshed = _logp(policy, batch)
+    reference.refresh()
+    saved = copy.deepcopy(reference.state_dict())
+    move()
+    moved = _logp(policy, batch)
+    assert not torch.allclose(moved, refreshed)
+    with reference() as model:
+        torch.testing.assert_close(_logp(model, batch), refreshed)
+    torch.testing.assert_close(_logp(policy, batch), moved, rtol=0, atol=0)  # the policy is put back, bit for bit
+    restored = reference_of(policy)
+    restored.load_state_dict(saved)
+    with restored() as model:
+        torch.testing.assert_close(_logp(model, batch), refreshed)
+
+
+def test_hidden_states_are_those_that_the_logits_come_from(tiny):
+    batch = collate(PAIRS, 0)
+    with torch.no_grad():
+        response = response_logits(tiny, batch, with_hidden=True)
+        torch.testing.assert_close(tiny.lm_head(response.hidden_BTH), response.logits_BTV)
+
+
+def test_a_teacher_with_another_vocabulary_is_refused(tiny, tokenizer, tmp_path):
+    save(tiny, tokenizer, tmp_path / "teacher")
+    assert not any(p.requires_grad for p in load_teacher(tmp_path / "teacher", tokenizer, CPU).parameters())
+    with pytest.raises(ModelError, match="vocabulary"):
+        load_teacher(tmp_path / "teacher", characters(["abc"], 64), CPU)
 
 
 def test_a_merged_adapter_is_the_whole_model(tiny):

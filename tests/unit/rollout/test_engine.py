@@ -73,7 +73,7 @@ def test_drawing_follows_the_distribution():
     # 200,000 uniforms against p = 0.1 0.2 0.3 0.4: each share within 4 standard errors.
     p = torch.tensor([0.1, 0.2, 0.3, 0.4])
     uniform = uniforms(keys([(0, 0, 0, i) for i in range(200_000)], CPU), 5)
-    token, logp = draw(p.log().expand(200_000, 4), uniform, 1.0)
+    token, logp = draw(p.log().expand(200_000, 4), uniform, SAMPLING)
     shares = torch.bincount(token, minlength=4) / 200_000
     assert ((shares - p).abs() < 4 * (p * (1 - p) / 200_000).sqrt()).all()
     torch.testing.assert_close(logp, p.log()[token])
@@ -81,7 +81,25 @@ def test_drawing_follows_the_distribution():
 
 def test_greedy_takes_the_most_likely_token():
     logits = torch.tensor([[0.0, 3.0, 1.0]])
-    assert draw(logits, torch.tensor([0.99]), 0.0)[0].tolist() == [1]
+    assert draw(logits, torch.tensor([0.99]), Sampling(0.0, 1))[0].tolist() == [1]
+
+
+@pytest.mark.parametrize(
+    ("cut", "kept"),
+    [
+        ({"top_k": 2}, {2, 3}),
+        ({"top_p": 0.65}, {2, 3}),  # 0.4 is not enough, 0.4 + 0.3 is
+        ({"top_p": 0.75}, {1, 2, 3}),  # the token that crosses the border stays
+        ({"top_k": 3, "top_p": 0.65}, {2, 3}),
+        ({"top_k": 1}, {3}),
+    ],
+)
+def test_top_k_and_top_p_cut_the_draw_and_leave_the_log_prob_whole(cut, kept):
+    p = torch.tensor([0.1, 0.2, 0.3, 0.4])
+    uniform = torch.linspace(0, 0.9999, 1000, dtype=torch.float64)
+    token, logp = draw(p.log().expand(1000, 4), uniform, Sampling(1.0, 1, **cut))
+    assert set(token.tolist()) == kept
+    torch.testing.assert_close(logp, p.log()[token])
 
 
 def test_uniforms_differ_in_every_part_of_the_address():

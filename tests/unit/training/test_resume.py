@@ -1,24 +1,33 @@
 """Interrupted and resumed equals never interrupted, bit for bit, for every trainer."""
 
 import copy
+import math
 from pathlib import Path
 
 import pytest
 import torch
 
-from rlpipe.algos.plan import plans
+from rlpipe.algos.plan import plan
+from rlpipe.algos.sections import section, sectionable
 from rlpipe.checkpoint.store import Store
 from rlpipe.config import parse
-from rlpipe.config.edit import edited
-from rlpipe.config.schema import Supervised
+from rlpipe.config.schema import Adapter, Policy, RewardModel, Supervised
+from rlpipe.models.heads import new_value_head
 from rlpipe.models.learner import learner, reference_of
 from rlpipe.models.load import new_critic, new_reward_model, save
 from rlpipe.rewards.compose import compose
 from rlpipe.rewards.registry import VERIFIERS
 from rlpipe.rollout.engine import TransformersEngine
+from rlpipe.training.adaptive import RunningMean
 from rlpipe.training.batching import Batching
+from rlpipe.training.collect import Collector
+from rlpipe.training.critic import HeadCritic, NoCritic, SeparateCritic
+from rlpipe.training.distillation import DistillationTrainer
 from rlpipe.training.encode import EncodedPairs, encode_demonstrations, encode_tasks
-from rlpipe.training.preference import train_preference
+from rlpipe.training.improve import updates_of
+from rlpipe.training.measure import Measure
+from rlpipe.training.preference import PreferenceTrainer
+from rlpipe.training.process_reward import LabelledSteps, train_process_reward_model
 from rlpipe.training.reward_model import train_reward_model
 from rlpipe.training.rl import RLTrainer
 from rlpipe.training.samples import Sampler
@@ -49,21 +58,29 @@ class _Recorder:
             raise _KilledError
 
 
-def _settings():
-    return Supervised.model_validate(
-        {
-            "steps": STEPS, "batch_size": 4, "micro_batch_size": 2,
-            "optim": {"lr": 1e-2, "schedule": "cosine", "warmup_steps": 1, "weight_decay": 0.01, "max_grad_norm": 1.0},
-        }
-    )  # fmt: skip
+SMALL = {
+    "steps": STEPS, "batch_size": 4, "micro_batch_size": 3, "measure_every": 2, "measure_prompts": 4,
+    "prompts_per_step": 2, "group_size": 3,
+    "optim": {"lr": 1e-2, "schedule": "cosine", "warmup_steps": 1, "weight_decay": 0.01, "max_grad_norm": 1.0},
+}  # fmt: skip
+SUPERVISED = {key: SMALL[key] for key in ("steps", "batch_size", "micro_batch_size", "optim")}
+# What remembers from step to step beyond a learner: each must survive a kill.
+VARIANTS = {
+    "adaptive": ("grpo", {"kl_coef": 0.1, "kl_control": "doubling", "kl_target": 0.01}),
+    "running_reward": ("grpo", {"reward_norm": "running", "reward_clip": 1.0}),
+    "refreshed": ("grpo", {"reference_refresh_steps": 2, "kl_estimator": "exact"}),
+    "resampled": ("rloo", {"resample_rounds": 1}),
+    "warming": ("a2c", {"critic_warmup_steps": 1}),
+}
 
 
 def _plan(name):
-    changes = [f"policy.{name}.steps={STEPS}", f"policy.{name}.optim.lr=0.01", f"policy.{name}.micro_batch_size=3"]
-    small = {"dpo": ["batch_size=4", "measure_every=2", "measure_prompts=4"],
-             "ppo": ["prompts_per_step=4", "minibatches=2"],
-             "grpo": ["prompts_per_step=2", "group_size=3"]}[name]  # fmt: skip
-    return plans(parse(edited(TEXT, None, [*changes, *(f"policy.{name}.{c}" for c in small)])))[name]
+    """The algorithm as `rlpipe run --algos` writes it, on a budget of seconds."""
+    params = parse(TEXT)
+    algorithm, extra = VARIANTS.get(name, (name, {}))
+    written = section(algorithm, params.recipe)
+    small = {key: value for key, value in SMALL.items() if key in written}
+    return plan(name, Policy(**{**written, **small, **extra}), params.rollout)
 
 
 @pytest.fixture
@@ -73,7 +90,7 @@ def bench(tokenizer):
 
 def _pairs(tokenizer):
     chosen = encode_demonstrations(ROWS, tokenizer, 96).examples
-    return EncodedPairs(chosen, encode_demonstrations(WRONG, tokenizer, 96).examples, 0)
+    return EncodedPairs(chosen, encode_demonstrations(WRONG, tokenizer, 96).examples, [1.0] * len(chosen), 0)
 
 
 def _sampler(model, tokenizer, batching):
@@ -81,51 +98,108 @@ def _sampler(model, tokenizer, batching):
     return Sampler(engine, tokenizer, encode_tasks(TASKS, tokenizer, 96, 8), Sampling(1.0, 8), batching, 17)
 
 
-def _length(tasks, texts):
+def _digits(tasks, texts):
     """A reward with spread on random text: the share of digits."""
     return [sum(c.isdigit() for c in text) / 10 for text in texts]
 
 
-def _trainers(tmp_path, tokenizer, batching):
-    """name -> (fresh model, train(model, store, recorder))."""
-    gold = compose({"math_answer": 1.0}, VERIFIERS)
-    options = {"seed": 17}
+GOLD = compose({"math_answer": 1.0}, VERIFIERS)
 
-    def sft(model, store, recorder):
-        examples = encode_demonstrations(ROWS, tokenizer, 96).examples
-        return train_sft(model, examples, _settings(), batching, store=store, recorder=recorder, **options)
 
-    def reward_model(model, store, recorder):
-        pairs = _pairs(tokenizer)
-        return train_reward_model(model, pairs, _settings(), batching, store=store, recorder=recorder, **options)
+def _measure(model, tokenizer, batching):
+    return Measure(model, reference_of(model), _sampler(model, tokenizer, batching), GOLD, batching, 2, 4)
 
-    def dpo(model, store, recorder):
-        reference, pairs = reference_of(model), _pairs(tokenizer)
-        sampler = _sampler(model, tokenizer, batching)
-        return train_preference(
-            _plan("dpo"), model, reference, pairs, sampler, gold, batching, store=store, recorder=recorder, **options
+
+def _critic(chosen, model, folder, batching):
+    torch.manual_seed(3)
+    match chosen.algo.baseline:
+        case "critic":
+            return SeparateCritic(new_critic(folder, CPU), chosen, updates_of(chosen), batching)
+        case "critic_head":
+            return HeadCritic(model, new_value_head(model, CPU), 3, batching)
+        case "running_mean":
+            return NoCritic(RunningMean(0.9))
+        case "none":
+            return NoCritic(None)
+
+
+def _online(name, folder, tokenizer, batching):
+    def train(model, store, recorder):
+        chosen = _plan(name)
+        reward = compose({"digits": 1.0}, {"digits": _digits})
+        collector = Collector(_sampler(model, tokenizer, batching), reward, GOLD, chosen.budget, batching, 17)
+        critic = _critic(chosen, model, folder, batching)
+        return RLTrainer(chosen, model, reference_of(model), critic, collector, None, batching, 17).train(
+            store, recorder
         )
 
-    def online(name):
-        def train(model, store, recorder):
-            torch.manual_seed(3)
-            critic = new_critic(tmp_path / "sft", CPU) if name == "ppo" else None
-            sampler = _sampler(model, tokenizer, batching)
-            reward = compose({"digits": 1.0}, {"digits": _length})
-            trainer = RLTrainer(_plan(name), model, reference_of(model), critic, sampler, reward, gold, batching, 17)
-            return trainer.train(store, recorder)
-
-        return train
-
-    return {"sft": sft, "reward_model": reward_model, "dpo": dpo, "ppo": online("ppo"), "grpo": online("grpo")}
+    return train
 
 
-@pytest.mark.parametrize("name", ["sft", "reward_model", "dpo", "ppo", "grpo"])
+def _offline(name, tokenizer, batching):
+    def train(model, store, recorder):
+        measure = _measure(model, tokenizer, batching)
+        trainer = PreferenceTrainer(_plan(name), model, measure.reference, _pairs(tokenizer), measure, batching)
+        return trainer.train(17, store, recorder)
+
+    return train
+
+
+def _distilled(name, tokenizer, batching):
+    def train(model, store, recorder):
+        teacher = copy.deepcopy(model)
+        with torch.no_grad():
+            for parameter in teacher.parameters():
+                parameter.mul_(1.5)
+        chosen, measure = _plan(name), _measure(model, tokenizer, batching)
+        source = model if chosen.algo.samples_of == "student" else teacher
+        sampler = _sampler(source, tokenizer, batching)
+        return DistillationTrainer(chosen, model, teacher, sampler, measure, batching, 17).train(store, recorder)
+
+    return train
+
+
+def _supervised(name, tokenizer, batching):
+    """sft, reward_model, process_reward_model."""
+    examples = encode_demonstrations(ROWS, tokenizer, 96).examples
+    settings = Supervised(**SUPERVISED)
+    options = {"batching": batching, "seed": 17}
+    if name == "sft":
+        return lambda model, store, recorder: train_sft(
+            model, examples, settings, store=store, recorder=recorder, **options
+        )
+    if name == "reward_model":
+        ranked = RewardModel(**SUPERVISED, temperature=1.0, margin_coef=0.5, centring_coef=0.01)
+        return lambda model, store, recorder: train_reward_model(
+            model, _pairs(tokenizer), ranked, store=store, recorder=recorder, **options
+        )
+    steps = [LabelledSteps(prompt, ids, (3, len(ids) - 1), (1.0, float(i % 2))) for i, (prompt, ids) in
+             enumerate(examples)]  # fmt: skip
+    return lambda model, store, recorder: train_process_reward_model(
+        model, steps, settings, store=store, recorder=recorder, **options
+    )
+
+
+SCORERS = ("reward_model", "process_reward_model")
+ALL = ["sft", *SCORERS, *sectionable(), *VARIANTS]
+
+
+def _trainer(name, folder, tokenizer, batching):
+    """train(model, store, recorder) for a trainer, an algorithm or a variant of one."""
+    if name in ("sft", *SCORERS):
+        return _supervised(name, tokenizer, batching)
+    kind = type(_plan(name)).__name__
+    if kind == "RLPlan":
+        return _online(name, folder, tokenizer, batching)
+    return (_offline if kind == "PreferencePlan" else _distilled)(name, tokenizer, batching)
+
+
+@pytest.mark.parametrize("name", ALL)
 def test_resumed_equals_never_interrupted(name, tiny, tokenizer, bench, tmp_path):
     save(tiny, tokenizer, tmp_path / "sft")
-    train = _trainers(tmp_path, tokenizer, bench)[name]
+    train = _trainer(name, tmp_path / "sft", tokenizer, bench)
     torch.manual_seed(1)
-    start = new_reward_model(tmp_path / "sft", CPU) if name == "reward_model" else learner(tiny, None)
+    start = new_reward_model(tmp_path / "sft", CPU) if name in SCORERS else learner(tiny, None)
 
     whole = copy.deepcopy(start)
     with Store(tmp_path / "a", "key", 2) as store:
@@ -143,10 +217,24 @@ def test_resumed_equals_never_interrupted(name, tiny, tokenizer, bench, tmp_path
     for (key, expected), found in zip(whole.state_dict().items(), resumed.state_dict().values(), strict=True):
         assert torch.equal(expected, found), key
     assert any(not torch.equal(a, b) for a, b in zip(start.parameters(), whole.parameters(), strict=True))
+    assert all(math.isfinite(value) for row in rows for value in row.values())
+
+
+@pytest.mark.parametrize("name", ["sft", *sectionable()])
+def test_every_algorithm_learns_an_adapter_and_leaves_the_weights_below_alone(name, tiny, tokenizer, bench, tmp_path):
+    save(tiny, tokenizer, tmp_path / "sft")
+    torch.manual_seed(1)
+    model = learner(tiny, Adapter(rank=4, alpha=8, dropout=0.0))
+    before = {key: value.clone() for key, value in model.state_dict().items()}
+    with Store(tmp_path / "a", "key", STEPS + 1) as store:
+        _trainer(name, tmp_path / "sft", tokenizer, bench)(model, store, _Recorder())
+    changed = {key for key, value in model.state_dict().items() if not torch.equal(value, before[key])}
+    assert changed
+    assert all("lora" in key for key in changed)
 
 
 def test_a_checkpoint_of_other_inputs_is_not_resumed(tiny, tokenizer, bench, tmp_path):
-    train = _trainers(tmp_path, tokenizer, bench)["sft"]
+    train = _supervised("sft", tokenizer, bench)
     with pytest.raises(_KilledError), Store(tmp_path / "b", "key", 2) as store:
         train(copy.deepcopy(tiny), store, _Recorder(plug=3))
     recorder = _Recorder()
@@ -157,6 +245,6 @@ def test_a_checkpoint_of_other_inputs_is_not_resumed(tiny, tokenizer, bench, tmp
 
 def test_a_stage_that_ends_well_leaves_no_checkpoint(tiny, tokenizer, bench, tmp_path):
     with Store(tmp_path / "a", "key", 2) as store:
-        _trainers(tmp_path, tokenizer, bench)["sft"](tiny, store, _Recorder())
+        _supervised("sft", tokenizer, bench)(tiny, store, _Recorder())
         assert (tmp_path / "a/key.pt").exists()
     assert not (tmp_path / "a").exists()

@@ -1,0 +1,104 @@
+"""Where value estimates come from: nowhere, a running mean, a critic with a body of its own, a head on the policy's."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+
+import torch
+from torch import Tensor, nn
+
+from rlpipe.algos.objective import value_objective
+from rlpipe.algos.plan import RLPlan
+from rlpipe.models.forward import ResponseLogits, response_logits, token_scores
+from rlpipe.ops.masking import zero_outside
+from rlpipe.training.adaptive import RunningMean
+from rlpipe.training.batching import Batching, slices
+from rlpipe.training.experience import Experience
+from rlpipe.training.step import Learner
+from rlpipe.types import PaddedBatch, Totals
+
+
+class NoCritic:
+    """A constant value before every token: 0, or the running mean of past scores."""
+
+    def __init__(self, mean: RunningMean | None) -> None:
+        self._mean = mean
+        self.states = {} if mean is None else {"running_mean": mean}
+
+    def values(self, batch: PaddedBatch) -> Tensor:
+        """[B, T] reward units."""
+        value = 0.0 if self._mean is None else self._mean.value
+        return batch.response_mask_BT.float() * value
+
+    def follow(self, score_B: Tensor) -> None:
+        """Take in a step's scores, after its values were read."""
+        if self._mean is not None:
+            self._mean.follow(score_B.mean().item())
+
+
+class SeparateCritic:
+    """A scorer model beside the policy, with an optimizer of its own."""
+
+    def __init__(self, model: nn.Module, plan: RLPlan, updates: int, batching: Batching) -> None:
+        self._model, self._plan, self._batching = model, plan, batching
+        self._learner = Learner(model, plan.budget.optim, updates)
+        self.states = {"critic": self._learner}
+
+    @torch.no_grad()
+    def values(self, batch: PaddedBatch) -> Tensor:
+        """[B, T] the estimates before each token, reward units."""
+        parts = []
+        for part in slices(len(batch), self._plan.budget.micro_batch_size):
+            with self._batching.precision():
+                parts.append(token_scores(self._model, batch.rows(part))[:, :-1])
+        return zero_outside(torch.cat(parts), batch.response_mask_BT)
+
+    def follow(self, score_B: Tensor) -> None:
+        """Nothing to remember: it learns by gradient."""
+
+    def update(self, micro: Sequence[Experience], totals: Totals) -> Mapping[str, float]:
+        """One optimizer step. Returns: its metrics."""
+        seen: dict[str, float] = {}
+        update = self._learner.update(self._losses(micro, totals, seen))
+        return seen | {"value/grad_norm": update["grad_norm"]}
+
+    def _losses(self, micro: Sequence[Experience], totals: Totals, seen: dict[str, float]) -> Iterator[Tensor]:
+        for part in micro:
+            with self._batching.precision():
+                value_BT = token_scores(self._model, part.batch)[:, :-1]
+            objective = value_objective(
+                self._plan.algo, self._plan.numbers, value_BT,
+                part.old_value_BT, part.return_BT, part.batch.response_mask_BT, totals,
+            )  # fmt: skip
+            for name, share in objective.metrics.items():
+                seen[name] = seen.get(name, 0.0) + share
+            yield objective.loss
+
+
+class HeadCritic:
+    """A scalar head on the policy's last hidden state; it learns in the policy's own update."""
+
+    def __init__(self, policy: nn.Module, head: nn.Linear, size: int, batching: Batching) -> None:
+        self._policy, self._size, self._batching = policy, size, batching
+        self.head = head
+        self.states: dict[str, Learner] = {}
+
+    @torch.no_grad()
+    def values(self, batch: PaddedBatch) -> Tensor:
+        """[B, T] the estimates before each token, reward units."""
+        parts = []
+        for part in slices(len(batch), self._size):
+            with self._batching.precision():
+                parts.append(self.of(response_logits(self._policy, batch.rows(part), with_hidden=True)))
+        return zero_outside(torch.cat(parts), batch.response_mask_BT)
+
+    def follow(self, score_B: Tensor) -> None:
+        """Nothing to remember: it learns by gradient."""
+
+    def of(self, response: ResponseLogits) -> Tensor:
+        """[B, T] values from a forward pass of the policy, carrying grad."""
+        assert response.hidden_BTH is not None, "ask for the hidden states"
+        return self.head(response.hidden_BTH.float()).squeeze(-1)
+
+
+Critic = NoCritic | SeparateCritic | HeadCritic

@@ -1,0 +1,150 @@
+"""The updates of one step: epochs and minibatches over its experience, micro-batches within an update."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import nullcontext
+
+import torch
+from torch import Tensor, nn
+
+from rlpipe.algos.objective import Objective, policy_objective, ratio_metrics, value_objective
+from rlpipe.algos.plan import RLPlan
+from rlpipe.models.forward import ResponseLogits, response_logits
+from rlpipe.models.learner import Reference
+from rlpipe.ops.masking import zero_outside
+from rlpipe.ops.needs import needs_of
+from rlpipe.training.batching import Batching, slices
+from rlpipe.training.critic import Critic, HeadCritic, SeparateCritic
+from rlpipe.training.experience import Experience
+from rlpipe.training.step import Learner
+from rlpipe.types import Sampling, Totals
+
+# How a metric of several updates becomes one of the step; all others are averaged.
+_EXTREMES = {"policy/ratio_max": max, "policy/ratio_min": min, "is/weight_max": max, "is/weight_min": min}
+
+
+class Improver:
+    """Holds the policy's optimizer and, through `critic`, the critic's."""
+
+    def __init__(
+        self,
+        plan: RLPlan,
+        policy: nn.Module,
+        reference: Reference,
+        critic: Critic,
+        sampling: Sampling,
+        batching: Batching,
+        seed: int,
+    ) -> None:
+        self._plan, self._policy, self._reference, self._critic = plan, policy, reference, critic
+        self._sampling, self._batching, self._seed = sampling, batching, seed
+        trained = nn.ModuleList([policy, critic.head]) if isinstance(critic, HeadCritic) else policy
+        self.learner = Learner(trained, plan.budget.optim, updates_of(plan))
+
+    def improve(self, experiences: Sequence[Experience], step: int, kl_coef: float) -> dict[str, float]:
+        """All epochs and minibatches over each experience, the fresh one first. Returns: the step's metrics."""
+        budget = self._plan.budget
+        warming = budget.critic_warmup_steps is not None and step < budget.critic_warmup_steps
+        updates: list[Mapping[str, float]] = []
+        for number, experience in enumerate(experiences):
+            for epoch in range(budget.epochs):
+                seed = ((self._seed * 1_000_003 + step) * 97 + epoch) * 31 + number
+                order = torch.randperm(len(experience.batch), generator=torch.Generator().manual_seed(seed))
+                for index in order.to(self._batching.device).tensor_split(budget.minibatches):
+                    updates.append(self._update(experience.rows(index), kl_coef, warming=warming))
+        metrics = {
+            name: _EXTREMES[name](values) if name in _EXTREMES else sum(values) / len(values)
+            for name, values in ((n, [u[n] for u in updates if n in u]) for n in {n: 0 for u in updates for n in u})
+        }
+        if "kl/old_new" in updates[0]:
+            # Before the first update nothing has been learned: what differs there is sampler against trainer.
+            metrics["kl/rollout_train"] = updates[0]["kl/old_new"]
+        return metrics
+
+    def _update(self, part: Experience, kl_coef: float, *, warming: bool) -> Mapping[str, float]:
+        """One optimizer step of the policy, unless its critic is warming up, and one of the critic."""
+        mask_BT = part.batch.response_mask_BT
+        totals = Totals(tokens=int(mask_BT.sum()), sequences=len(part.batch))
+        micro = slices(len(part.batch), self._plan.budget.micro_batch_size)
+        metrics: dict[str, float] = {}
+        if not warming or isinstance(self._critic, HeadCritic):
+            metrics |= self._update_policy(part, micro, totals, kl_coef, warming=warming)
+        if isinstance(self._critic, SeparateCritic):
+            metrics |= self._critic.update([part.rows(rows) for rows in micro], totals)
+        return metrics
+
+    def _update_policy(
+        self, part: Experience, micro: Sequence[slice], totals: Totals, kl_coef: float, *, warming: bool
+    ) -> dict[str, float]:
+        weight_BT = self._plan.algo.aggregate(part.batch.response_mask_BT, part.group_B, self._sampling.max_new_tokens)
+        staleness = self.learner.done - part.born
+        parts: list[Objective] = []
+
+        def losses() -> Iterator[Tensor]:
+            for rows in micro:
+                some = part.rows(rows)
+                policy, value = self._objectives(some, weight_BT[rows], totals, kl_coef, warming=warming)
+                parts.extend(objective for objective in (policy, value) if objective is not None)
+                yield torch.stack([o.loss for o in (policy, value) if o is not None]).sum()
+
+        update = self.learner.update(losses())
+        metrics: dict[str, float] = {}
+        for objective in parts:
+            for name, share in objective.metrics.items():
+                metrics[name] = metrics.get(name, 0.0) + share
+        if warming:
+            return metrics
+        if self._plan.algo.kl.placed == "hinge":
+            metrics["kl/threshold"] = self._plan.numbers["kl_threshold"]
+        if self._plan.algo.replay:
+            metrics["is/staleness"] = float(staleness)
+        return metrics | ratio_metrics(parts) | {
+            "policy/loss": update["loss"], "policy/grad_norm": update["grad_norm"], "policy/lr": update["lr"],
+        }  # fmt: skip
+
+    def _objectives(
+        self, part: Experience, weight_BT: Tensor, totals: Totals, kl_coef: float, *, warming: bool
+    ) -> tuple[Objective | None, Objective | None]:
+        """What the policy minimises on a micro-batch, and what its value head does, from one forward pass."""
+        mask_BT, head = part.batch.response_mask_BT, isinstance(self._critic, HeadCritic)
+        with self._batching.precision():
+            response = response_logits(self._policy, part.batch, with_hidden=head)
+        value = None
+        if isinstance(self._critic, HeadCritic):
+            # While the critic warms up its error must not move the body, which is the policy's.
+            value_BT = self._critic.of(_detached(response) if warming else response)
+            value = value_objective(
+                self._plan.algo, self._plan.numbers, value_BT, part.old_value_BT, part.return_BT, mask_BT, totals
+            )
+        if warming:
+            return None, value
+        with nullcontext() if "entropy_coef" in self._plan.numbers else torch.no_grad():
+            entropy_BT = response.entropy()
+        return policy_objective(
+            self._plan.algo, self._plan.numbers, kl_coef, response.logp(self._sampling.temperature),
+            self._kl(response, part), entropy_BT, part.old_logp_BT, part.adv_BT, mask_BT, weight_BT, totals,
+        ), value  # fmt: skip
+
+    def _kl(self, response: ResponseLogits, part: Experience) -> Tensor:
+        """[B, T] nats, untempered, carrying grad where the loss has a KL term; zeros where it has none."""
+        kl = self._plan.algo.kl
+        if kl.placed not in ("loss", "hinge"):
+            return torch.zeros_like(part.ref_logp_BT)
+        if not needs_of(kl.estimator).vocabulary:
+            # Masked first, so that whatever stands under the mask sends no gradient back.
+            return kl.estimator(zero_outside(response.logp(1.0), part.batch.response_mask_BT), part.ref_logp_BT)
+        with torch.no_grad(), self._reference() as model, self._batching.precision():
+            ref_BTV = response_logits(model, part.batch).log_probs()
+        return kl.estimator(response.log_probs(), ref_BTV)
+
+
+def updates_of(plan: RLPlan) -> int:
+    """How many optimizer steps a plan takes: what the learning-rate schedule spans."""
+    budget = plan.budget
+    return budget.steps * budget.epochs * budget.minibatches * int(plan.numbers.get("replay_updates", 1))
+
+
+def _detached(response: ResponseLogits) -> ResponseLogits:
+    hidden_BTH = None if response.hidden_BTH is None else response.hidden_BTH.detach()
+    return ResponseLogits(response.logits_BTV.detach(), response.ids_BT, hidden_BTH)
