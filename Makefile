@@ -12,12 +12,16 @@ RUN_ARGS ?=
 
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
-.PHONY: run test lint format prefect mlflow clean
+.PHONY: run test mutation lint format prefect mlflow clean
 
 run: $(READY)
 	@echo "== the pipeline: every stage that is not up to date =="
 	rlpipe run $(RUN_ARGS)
 	@echo "== the report: reports/index.html =="
+
+mutation: $(READY)
+	@echo "== mutation run over rlpipe/ops: some minutes =="
+	python tests/mutation/mutate.py
 
 test: $(READY)
 	@echo "== tests =="

@@ -12,5 +12,5 @@ IMPORTANCE_SAMPLING = PolicyAlgo(
     kl=KL(k1, placed="reward"),
     replay=True,
     source="arXiv:1611.01224 section 3.1",
-    recommended={"kl_coef": 0.01, "gamma": 1.0, "is_cap": 10.0, "replay_steps": 4, "replay_updates": 2},
+    recommended={"kl_coef": 0.05, "gamma": 1.0, "is_cap": 10.0, "replay_steps": 4, "replay_updates": 2},
 )

@@ -38,7 +38,7 @@ def _foreign_online(at: str, value: Any, key: str, algo: PolicyAlgo) -> str:
     if key in ("kl_target", "kl_gain"):
         return (
             f"{at}={value}: kl_control is {algo.kl.control.__name__}, which does not read it. Remove the key, or set "
-            "kl_control: proportional, or doubling, which has no kl_gain."
+            f"kl_control: {'proportional' if key == 'kl_gain' else 'proportional, doubling or rising'}."
         )
     if key == "value_clip" and not algo.has_critic:
         return (
