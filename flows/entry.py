@@ -1,15 +1,19 @@
-"""The ways into the flow from a command line; light to import."""
+"""The ways into the flows from a command line; light to import."""
 
 from __future__ import annotations
 
 import signal
 import sys
 import threading
+from collections.abc import Callable
 from pathlib import Path
 from types import FrameType
 
 from rlpipe.config import load
 from rlpipe.errors import RlpipeError
+
+BAKEOFF_SEEDS = 3
+BAKEOFF_THRESHOLD = 0.6
 
 
 def run(root: Path, run_name: str) -> int:
@@ -19,28 +23,34 @@ def run(root: Path, run_name: str) -> int:
     Raises: ConfigError before anything is started; RlpipeError when no Prefect API answers.
     """
     load(root)
-    heed_interrupts()
-    heed_termination()
-    from flows import server
 
-    try:
-        with server.starting() as answered:
-            # The server starts in the meantime.
-            from flows.post_training import pipeline
+    def start() -> bool:
+        from flows.post_training import pipeline
 
-            answered()
-            return 0 if pipeline(str(root.resolve()), run_name, return_state=True).is_completed() else 1
-    except KeyboardInterrupt:
-        return 128 + signal.SIGINT
-    except SystemExit as error:
-        return int(error.code or 0)
+        return pipeline(str(root.resolve()), run_name, return_state=True).is_completed()
+
+    return _in_prefect(start)
+
+
+def bakeoff(checkout: Path, name: str, seeds: list[int], threshold: float) -> int:
+    """Run the workspaces of the bakeoff `name` and compare them, as a flow run with a subflow for each seed.
+
+    Returns and raises: as `run` does.
+    """
+
+    def start() -> bool:
+        from flows.bakeoff import compare
+
+        return compare(str(checkout.resolve()), name, seeds, threshold, return_state=True).is_completed()
+
+    return _in_prefect(start)
 
 
 def serve() -> None:
-    """Offer the flow as a deployment of the running Prefect server, until interrupted.
+    """Offer the flows as deployments of the running Prefect server, until interrupted.
 
-    Its form asks for a preset, overrides and a name, all optional and without defaults: an empty form runs
-    `params.yaml` as it stands.
+    Their forms ask for a preset, overrides, a name and, of a bakeoff, algorithms and seeds, all optional and
+    without defaults: an empty form runs `params.yaml` as it stands.
 
     Raises: RlpipeError when no server is named, or it does not answer.
     """
@@ -53,9 +63,27 @@ def serve() -> None:
         )
     with server.starting() as answered:
         answered()
-        from flows.post_training import post_training
+        from flows import deployments
 
-        post_training.serve(name="rlpipe", description="An empty form runs params.yaml as it stands.")
+        deployments.offer()
+
+
+def _in_prefect(start: Callable[[], bool]) -> int:
+    """The exit code of the flow run that `start` starts once a Prefect API answers. Its imports come meanwhile."""
+    heed_interrupts()
+    heed_termination()
+    from flows import server
+
+    try:
+        with server.starting() as answered:
+            import flows.post_training  # noqa: F401  (what takes longest, while the server starts)
+
+            answered()
+            return 0 if start() else 1
+    except KeyboardInterrupt:
+        return 128 + signal.SIGINT
+    except SystemExit as error:
+        return int(error.code or 0)
 
 
 def heed_interrupts() -> None:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import threading
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,10 @@ from dvc.exceptions import DvcException
 from dvc.repo import Repo
 from dvc.stage import PipelineStage, Stage
 
-from rlpipe.errors import StageError
+from rlpipe.errors import StageError, nearest
+
+# DVC is not written for threads: the pipelines of a bakeoff ask it one at a time.
+_ONE_AT_A_TIME = threading.Lock()
 
 
 @dataclass(frozen=True)
@@ -27,11 +31,32 @@ class Graph:
     upstream: Mapping[str, frozenset[str]]
     metrics: Mapping[str, tuple[str, ...]]
 
+    def toward(self, targets: Sequence[str]) -> Graph:
+        """The part that `targets` need, themselves included.
+
+        Args:
+            targets: addresses; `evaluate` stands for every `evaluate@...`.
+        Raises: StageError for a target that `dvc.yaml` lacks.
+        """
+        wanted: set[str] = set()
+        for target in targets:
+            named = {address for address in self.upstream if target in (address, address.partition("@")[0])}
+            if not named:
+                raise StageError(f"target {target}: dvc.yaml has no such stage.{nearest(target, self.upstream)}")
+            wanted |= named
+        for address in reversed(list(self.upstream)):
+            if address in wanted:
+                wanted |= self.upstream[address]
+        return Graph(
+            {address: needs for address, needs in self.upstream.items() if address in wanted},
+            {address: files for address, files in self.metrics.items() if address in wanted},
+        )
+
 
 def read(root: Path) -> Graph:
     """The graph of the workspace `root`. Raises: StageError with DVC's reason."""
     try:
-        with Repo(str(root)) as repo:
+        with _ONE_AT_A_TIME, Repo(str(root)) as repo:
             needs = repo.index.graph  # an edge points from a stage to one that it needs
             wanted = [stage for stage in repo.index.stages if stage.path_in_repo == PROJECT_FILE]
             reached = set(wanted).union(*(networkx.descendants(needs, stage) for stage in wanted))
@@ -52,7 +77,7 @@ def stale(root: Path) -> dict[str, str]:
     Raises: StageError with DVC's reason, for one when another DVC process is running a stage here.
     """
     try:
-        with Repo(str(root), _wait_for_lock=True) as repo:
+        with _ONE_AT_A_TIME, Repo(str(root), _wait_for_lock=True) as repo:
             address = {stage.addressing: _address(stage) for stage in repo.index.stages}
             return {address[stage]: _reason(changes) for stage, changes in repo.status().items()}
     except DvcException as error:

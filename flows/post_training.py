@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from functools import partial
 from pathlib import Path
@@ -15,11 +15,13 @@ from prefect.states import Completed, Failed
 
 from flows import graph
 from flows.entry import heed_interrupts
-from flows.walk import GRACE_SECONDS, walk
+from flows.slots import Slots
+from flows.walk import walk
 from rlpipe import workspace
 from rlpipe.config import Params, load
 from rlpipe.errors import RlpipeError
 from tasks.artifacts import publish
+from tasks.process import Children
 from tasks.stage import FAILED, Outcome
 
 CHECKOUT = Path(__file__).resolve().parents[1]
@@ -61,20 +63,32 @@ def post_training(
         return Failed(message=str(error))
 
 
-def bring_up_to_date(root: Path, *, slots: int, tracked: Tracked, grace: float = GRACE_SECONDS) -> State[None]:
+def bring_up_to_date(
+    root: Path, *, slots: Slots, children: Children, tracked: Tracked, targets: Sequence[str] = ()
+) -> State[None]:
     """The body of the flow: DVC says what is stale, the walk runs it, DVC has the last word.
 
     Args:
-        slots, grace: as in `walk`.
+        slots, children: shared with the other pipelines of the flow run, where there are any.
         tracked: opened only when something is stale: a run that changes nothing leaves no trace in MLflow.
+        targets: as in `Graph.toward`; empty for every stage.
     """
     plan = graph.read(root)
-    stale = graph.stale(root)
+    if targets:
+        plan = plan.toward(targets)
+    stale = _stale(root, plan)
     with (tracked if stale else untracked)() as (environ, on_finished):
-        outcomes = walk(plan, stale, root=root, slots=slots, environ=environ, on_finished=on_finished, grace=grace)
+        outcomes = walk(
+            plan, stale, root=root, slots=slots, children=children, environ=environ, on_finished=on_finished
+        )
     publish(root, outcomes.values(), plan.metrics)
     # Where nothing ran, nothing can have changed since DVC was asked.
-    return conclusion(outcomes, graph.stale(root) if stale else {})
+    return conclusion(outcomes, _stale(root, plan) if stale else {})
+
+
+def _stale(root: Path, plan: graph.Graph) -> dict[str, str]:
+    """What DVC finds stale of the stages of `plan`."""
+    return {address: reason for address, reason in graph.stale(root).items() if address in plan.upstream}
 
 
 @contextmanager
@@ -85,15 +99,21 @@ def untracked() -> Iterator[Trace]:
 
 def _follow_params(root: Path, run_name: str) -> State[None]:
     params = load(root)
-    return bring_up_to_date(root, slots=params.runtime.slots, tracked=partial(_in_mlflow, root, params, run_name))
+    return bring_up_to_date(
+        root,
+        slots=Slots(params.runtime.slots),
+        children=Children(),
+        tracked=partial(in_mlflow, root, params, run_name, {}),
+    )
 
 
 @contextmanager
-def _in_mlflow(root: Path, params: Params, run_name: str) -> Iterator[Trace]:
+def in_mlflow(root: Path, params: Params, run_name: str, tags: Mapping[str, str]) -> Iterator[Trace]:
     """The run's parent in MLflow, which the stages' own runs find through the environment."""
     from rlpipe.tracking import pipeline_run  # mlflow takes seconds to import
 
-    with pipeline_run(root, params, name=run_name, tags={"prefect.flow_run_id": str(flow_run.id)}) as parent:
+    tags = {"prefect.flow_run_id": str(flow_run.id), **tags}
+    with pipeline_run(root, params, name=run_name, tags=tags) as parent:
         yield (
             parent.environ,
             lambda outcome: parent.stage_finished(outcome.address, outcome.state, outcome.seconds),

@@ -5,17 +5,15 @@ from __future__ import annotations
 import queue
 from collections.abc import Callable, Container, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from prefect import allow_failure
 from prefect.futures import PrefectFuture
 
 from flows.graph import Graph
+from flows.slots import Slots
 from tasks.process import Children
 from tasks.stage import RAN, RESTORED, UP_TO_DATE, Outcome, run_stage, skip, up_to_date
-
-# Less than the 30 seconds after which Prefect's runner kills a cancelled flow.
-GRACE_SECONDS = 20.0
 
 _DONE = (RAN, RESTORED, UP_TO_DATE)
 
@@ -25,15 +23,15 @@ def walk(
     stale: Container[str],
     *,
     root: Path,
-    slots: int,
+    slots: Slots,
+    children: Children,
     environ: Mapping[str, str],
     on_finished: Callable[[Outcome], None],
-    grace: float = GRACE_SECONDS,
 ) -> dict[str, Outcome]:
-    """Bring every stage of `graph` up to date, at most `slots` at once; to be called inside a flow run.
+    """Bring every stage of `graph` up to date, each in a slot of its own; to be called inside a flow run.
 
-    A failed stage stops what depends on it and nothing else. When the flow is interrupted or cancelled, the
-    running stages are interrupted too, and killed after `grace` seconds.
+    A failed stage stops what depends on it and nothing else. When the flow is interrupted or cancelled,
+    `children` are stopped; what another thread has stopped ends as cancelled.
 
     Args:
         stale: the stages that DVC's status found changed.
@@ -41,11 +39,10 @@ def walk(
         on_finished: told of each stage, in this thread.
     Returns: the outcome of every stage, in topological order.
     """
-    children = Children()
     try:
-        outcomes = _Walk(graph, stale, root, slots, environ, children).finish(on_finished)
+        outcomes = _Walk(graph, stale, root, slots, children, environ).finish(on_finished)
     except BaseException:
-        children.stop(grace)
+        children.stop()
         raise
     return {address: outcomes[address] for address in graph.upstream}
 
@@ -58,33 +55,36 @@ class _Walk:
         graph: Graph,
         stale: Container[str],
         root: Path,
-        slots: int,
-        environ: Mapping[str, str],
+        slots: Slots,
         children: Children,
+        environ: Mapping[str, str],
     ) -> None:
         self._graph = graph
         self._stale = stale
         self._root = root
         self._slots = slots
-        self._environ = environ
         self._children = children
+        self._environ = environ
         self._futures: dict[str, PrefectFuture[Any]] = {}
         self._outcomes: dict[str, Outcome] = {}
-        self._running: set[str] = set()
-        self._ended: queue.SimpleQueue[str] = queue.SimpleQueue()
+        # Stages that have ended; None when a slot may be free.
+        self._events: queue.SimpleQueue[str | None] = queue.SimpleQueue()
 
     def finish(self, on_finished: Callable[[Outcome], None]) -> dict[str, Outcome]:
         while len(self._outcomes) < len(self._graph.upstream):
             for address in self._ready():
                 self._submit(address)
-            address = self._ended.get()
-            self._running.discard(address)
-            outcome = self._futures[address].result(raise_on_failure=False)
-            if isinstance(outcome, BaseException):  # a stage's failure is an outcome; this is a bug of ours
-                raise outcome
-            self._outcomes[address] = outcome
-            on_finished(outcome)
+            ended = self._events.get()
+            if ended is not None:
+                self._outcomes[ended] = self._outcome(ended)
+                on_finished(self._outcomes[ended])
         return self._outcomes
+
+    def _outcome(self, address: str) -> Outcome:
+        outcome = self._futures[address].result(raise_on_failure=False)
+        if isinstance(outcome, BaseException):  # a stage's failure is an outcome; this is a bug of ours
+            raise outcome
+        return cast(Outcome, outcome)
 
     def _ready(self) -> list[str]:
         return [
@@ -104,12 +104,15 @@ class _Walk:
             future = skip.submit(address, unfinished, wait_for=edges, return_state=False)
         elif address not in self._stale and all(state == UP_TO_DATE for state in states.values()):
             future = up_to_date.submit(address, wait_for=edges, return_state=False)
-        elif len(self._running) < self._slots:
-            self._running.add(address)
+        elif self._slots.take(self._wake):
             future = run_stage.submit(
                 address, self._root, self._environ, self._children, wait_for=edges, return_state=False
             )
+            future.add_done_callback(lambda _: self._slots.give_back())
         else:
             return
         self._futures[address] = future
-        future.add_done_callback(lambda _: self._ended.put(address))
+        future.add_done_callback(lambda _: self._events.put(address))
+
+    def _wake(self) -> None:
+        self._events.put(None)

@@ -28,13 +28,25 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
 
     run = commands.add_parser("run", help="bring every stage up to date; with overrides, in a workspace of its own")
-    run.add_argument("--preset", help="a file of presets/, without its suffix")
-    run.add_argument(
-        "-S", "--set", dest="overrides", action="append", default=[], metavar="KEY=VALUE",
-        help="override one key of params.yaml, such as policy.grpo.kl_coef=0.1; may be repeated",
-    )  # fmt: skip
+    _add_overrides(run)
+    run.add_argument("--algos", type=_names, default=[], metavar="A,B,...", help="policies for these algorithms, or "
+                     "for `all`, instead of those in params.yaml; their budget is its `recipe`")  # fmt: skip
     run.add_argument("--name", help="the workspace's name in runs/; made from the overrides if left out")
     run.set_defaults(command=_run)
+
+    bakeoff = commands.add_parser("bakeoff", help="compare algorithms over seeds, at an equal budget of tokens")
+    _add_overrides(bakeoff)
+    bakeoff.add_argument("--algos", type=_names, default=[], metavar="A,B,...",
+                         help="the algorithms, or `all`; those of params.yaml if left out")  # fmt: skip
+    bakeoff.add_argument("--seeds", type=int, help="how many, from the seed of params.yaml on; 3 if left out")
+    bakeoff.add_argument("--threshold", type=float, help="the reward whose first reaching is timed in tokens; 0.6 if "
+                         "left out")  # fmt: skip
+    bakeoff.add_argument("--name", help="the folder's name in runs/; `bakeoff` and the overrides if left out")
+    bakeoff.set_defaults(command=_bakeoff)
+
+    algos = commands.add_parser("algos", help="list the algorithms, or show one: its section, its choices")
+    algos.add_argument("name", nargs="?", help="an algorithm")
+    algos.set_defaults(command=_algos)
 
     adopt = commands.add_parser("adopt", help="bring a run's params.yaml and dvc.lock into the checkout")
     adopt.add_argument("name", help="the workspace's name in runs/")
@@ -43,7 +55,19 @@ def _parser() -> argparse.ArgumentParser:
     check = commands.add_parser("check", help="validate params.yaml and every policy section")
     check.set_defaults(command=_check)
 
-    serve = commands.add_parser("serve", help="offer the flow as a deployment of a running Prefect server")
+    bandit = commands.add_parser("bandit", help="one algorithm on a table whose optimum is known, in seconds")
+    bandit.add_argument("--algo", required=True, help="an algorithm that learns a policy, such as grpo")
+    bandit.add_argument("--steps", type=int, help="steps to learn")
+    bandit.add_argument("--seed", type=int, default=0)
+    bandit.add_argument("--beta", type=float, help="weight of what holds the policy near its reference")
+    bandit.add_argument(
+        "-S", "--set", dest="overrides", action="append", default=[], metavar="KEY=VALUE",
+        help="a choice or number of the algorithm, such as kl_placed=reward; may be repeated",
+    )  # fmt: skip
+    bandit.add_argument("--plot", type=Path, metavar="FILE", help="also draw it, as PNG, SVG or PDF")
+    bandit.set_defaults(command=_bandit)
+
+    serve = commands.add_parser("serve", help="offer the flows as deployments of a running Prefect server")
     serve.set_defaults(command=_serve)
 
     stage = commands.add_parser("stage", help="run one stage's code; what dvc.yaml calls")
@@ -53,15 +77,52 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
+def _add_overrides(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--preset", help="a file of presets/, without its suffix")
+    parser.add_argument(
+        "-S", "--set", dest="overrides", action="append", default=[], metavar="KEY=VALUE",
+        help="override one key of params.yaml, such as policy.grpo.kl_coef=0.1; may be repeated",
+    )  # fmt: skip
+
+
+def _names(text: str) -> list[str]:
+    """The names of a list with commas. Raises: ArgumentTypeError if there is none."""
+    names = [name.strip() for name in text.split(",") if name.strip()]
+    if not names:
+        raise argparse.ArgumentTypeError("name at least one algorithm, such as grpo,dpo; `rlpipe algos` lists them")
+    return names
+
+
 def _run(arguments: argparse.Namespace) -> int:
     checkout = _at_the_door()
     from flows.entry import run
     from rlpipe import workspace
 
-    with workspace.chosen(checkout, arguments.preset, arguments.overrides, arguments.name) as (root, run_name):
+    asked = (arguments.preset, arguments.overrides, arguments.name, arguments.algos)
+    with workspace.chosen(checkout, *asked) as (root, run_name):
         if root != checkout:
             _refuse_mistakes(root)
         return run(root, run_name)
+
+
+def _bakeoff(arguments: argparse.Namespace) -> int:
+    checkout = _at_the_door()
+    from flows import entry
+    from rlpipe import workspace
+
+    seeds = entry.BAKEOFF_SEEDS if arguments.seeds is None else arguments.seeds
+    threshold = entry.BAKEOFF_THRESHOLD if arguments.threshold is None else arguments.threshold
+    asked = (arguments.preset, arguments.overrides, arguments.name, arguments.algos, seeds)
+    with workspace.open_bakeoff(checkout, *asked) as opened:
+        return entry.bakeoff(checkout, opened.name, list(opened.roots), threshold)
+
+
+def _algos(arguments: argparse.Namespace) -> int:
+    from rlpipe.comparison import catalogue
+    from rlpipe.config import load
+
+    print(catalogue.table() if arguments.name is None else catalogue.card(arguments.name, load(Path()).recipe))
+    return 0
 
 
 def _refuse_mistakes(root: Path) -> None:
@@ -85,6 +146,22 @@ def _check(arguments: argparse.Namespace) -> int:
     params = checked(Path())
     policies = ", ".join(f"{name} ({section.algorithm})" for name, section in params.policy.items())
     print(f"params.yaml is valid. Policies: {policies}.")
+    return 0
+
+
+def _bandit(arguments: argparse.Namespace) -> int:
+    import torch
+
+    from rlpipe.bandit.demo import report, run
+
+    # A table of twelve numbers: a second thread only waits for the first.
+    torch.set_num_threads(1)
+    outcome = run(arguments.algo, arguments.overrides, arguments.steps, arguments.beta, arguments.seed)
+    print(report(outcome))
+    if arguments.plot is not None:
+        from rlpipe.bandit.plot import save
+
+        save(outcome, arguments.plot)
     return 0
 
 

@@ -1,7 +1,8 @@
 """Workspaces: a run with overrides works in a git worktree of its own, `runs/<name>/`, beside the checkout.
 
 It shares the checkout's DVC cache, run-cache included, so that what is unchanged is restored, and it never
-touches a tracked file of the checkout.
+touches a tracked file of the checkout. A bakeoff is a set of them, `runs/<name>-seed<seed>/`, and a folder
+`runs/<name>/` for what they say together.
 """
 
 from __future__ import annotations
@@ -15,20 +16,25 @@ import re
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from ruamel.yaml import YAML
 
-from rlpipe.config.edit import edited
-from rlpipe.errors import WorkspaceError, nearest
+from rlpipe.config import parse
+from rlpipe.config.edit import edited, with_policies
+from rlpipe.errors import ConfigError, WorkspaceError, nearest
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]*")
 _LONGEST_NAME = 60
 _CHECKOUT = "checkout"  # the name of a run in the checkout itself
 _PATH_KEYS = ("data.path", "model.name_or_path")
+# What choosing algorithms decides; an override of it would be lost without a word.
+_DECIDED = ("evaluate.models", "pairs.token_budget")
+_BAKEOFF = "bakeoff"  # the name of a bakeoff that is given none
 _ADOPTED = ("params.yaml", "dvc.lock")
 # Whatever the user's own settings for reading diffs are, this one is for `git apply`.
 _PLAIN_DIFF = (
@@ -41,10 +47,18 @@ _GIT_CONTEXT = ("GIT_DIR", "GIT_WORK_TREE", "GIT_INDEX_FILE", "GIT_PREFIX", "GIT
 _log = logging.getLogger(__name__)
 
 
-def run_name(preset: str | None, assignments: Sequence[str], name: str | None) -> str:
-    """The name of a run: `name` where one is given, else a readable one from preset and overrides.
+@dataclass(frozen=True)
+class Bakeoff:
+    """A bakeoff's name, and each seed's workspace."""
 
-    Different overrides have different names: what a file name cannot hold is told apart by a short hash.
+    name: str
+    roots: Mapping[int, Path]
+
+
+def run_name(preset: str | None, assignments: Sequence[str], name: str | None, algos: Sequence[str] = ()) -> str:
+    """The name of a run: `name` where one is given, else a readable one from what was asked for.
+
+    Different wishes have different names: what a file name cannot hold is told apart by a short hash.
 
     Raises: WorkspaceError for a `name` that cannot name a folder.
     """
@@ -55,28 +69,29 @@ def run_name(preset: str | None, assignments: Sequence[str], name: str | None) -
                 f"{_CHECKOUT!r}, which is the run in the checkout itself)."
             )
         return name
-    if preset is None and not assignments:
+    named_algos = [f"algos-{'+'.join(algos)}"] if algos else []
+    parts = [*([] if preset is None else [preset]), *named_algos, *(text.replace("=", "-", 1) for text in assignments)]
+    if not parts:
         return _CHECKOUT
-    parts = ([] if preset is None else [preset]) + [text.replace("=", "-", 1) for text in assignments]
     written = "+".join(parts)
     slug = re.sub(r"[^A-Za-z0-9._+-]+", "-", written).lstrip("._+-")
     if slug == written and len(slug) <= _LONGEST_NAME:
         return slug
-    digest = hashlib.sha256("\0".join([preset or "", *assignments]).encode()).hexdigest()[:8]
+    digest = hashlib.sha256("\0".join([preset or "", *named_algos, *assignments]).encode()).hexdigest()[:8]
     return f"{slug[: _LONGEST_NAME - 9].rstrip('._+-')}-{digest}"
 
 
 @contextmanager
 def chosen(
-    checkout: Path, preset: str | None, assignments: Sequence[str], name: str | None
+    checkout: Path, preset: str | None, assignments: Sequence[str], name: str | None, algos: Sequence[str] = ()
 ) -> Iterator[tuple[Path, str]]:
     """Where a run works, and its name: the checkout itself when nothing is asked for, else a workspace.
 
     Raises: what `open_workspace` does.
     """
-    label = run_name(preset, assignments, name)
+    label = run_name(preset, assignments, name, algos)
     if label != _CHECKOUT:
-        with open_workspace(checkout, label, preset, assignments) as root:
+        with open_workspace(checkout, label, preset, assignments, algos) as root:
             yield root, label
         return
     with _held(checkout, label):
@@ -84,24 +99,71 @@ def chosen(
 
 
 @contextmanager
-def open_workspace(checkout: Path, name: str, preset: str | None, assignments: Sequence[str]) -> Iterator[Path]:
+def open_workspace(
+    checkout: Path, name: str, preset: str | None, assignments: Sequence[str], algos: Sequence[str] = ()
+) -> Iterator[Path]:
     """Create or refresh `runs/<name>/` and hold it for one run.
 
     It gets the checkout's commit and uncommitted tracked changes, and the checkout's params.yaml with the
-    preset and then the assignments applied. Outputs of an earlier run of that name stay, for DVC to judge.
+    preset and then the assignments applied; where `algos` are named, its policies are a section for each of them.
+    Outputs of an earlier run of that name stay, for DVC to judge.
 
-    Raises: ConfigError for a wrong override, before anything is made; WorkspaceError for an unknown preset, a
-        workspace in use, or git's refusal.
+    Raises: ConfigError for a wrong override or algorithm, before anything is made; WorkspaceError for an unknown
+        preset, a workspace in use, or git's refusal.
     """
-    params = (checkout / "params.yaml").read_text(encoding="utf-8")
-    text = edited(params, _preset(checkout, preset), assignments)
-    root = checkout / "runs" / name
-    with _held(checkout, name):
-        _refresh(checkout, root)
-        _share_cache(checkout, root)
-        _fetch_inputs(root)
-        (root / "params.yaml").write_text(_with_absolute_paths(text, checkout, root), encoding="utf-8")
+    text = _params(checkout, preset, assignments, algos)
+    with _worktree(checkout, name, text) as root:
         yield root
+
+
+@contextmanager
+def open_bakeoff(
+    checkout: Path,
+    preset: str | None,
+    assignments: Sequence[str],
+    name: str | None,
+    algos: Sequence[str],
+    seeds: int,
+) -> Iterator[Bakeoff]:
+    """Create or refresh a workspace for each of `seeds` seeds, from that of params.yaml on, and hold them all.
+
+    Without `algos`, those that the policies of params.yaml use. Without a `name`, one that does not depend on the
+    algorithms: whoever adds one finds the others done.
+
+    Raises: what `open_workspace` does, before any workspace is made where the mistake is in what was asked;
+        WorkspaceError where `runs/<name>/` is a workspace.
+    """
+    if seeds < 1:
+        raise ConfigError(f"--seeds {seeds}: a bakeoff needs at least 1, and an interval over seeds at least 2.")
+    label = bakeoff_name(preset, assignments, name)
+    asked = parse(edited(_text(checkout), _preset(checkout, preset), assignments))
+    algos = algos or list(dict.fromkeys(section.algorithm for section in asked.policy.values()))
+    text = _params(checkout, preset, assignments, algos)
+    folder = checkout / "runs" / label
+    if (folder / ".git").exists():
+        raise WorkspaceError(f"--name {label}: runs/{label} is the workspace of a run. Choose another name.")
+    with ExitStack() as stack:
+        stack.enter_context(_held(checkout, label))
+        folder.mkdir(parents=True, exist_ok=True)
+        roots = {
+            seed: stack.enter_context(
+                _worktree(checkout, seed_root(checkout, label, seed).name, edited(text, None, [f"seed={seed}"]))
+            )
+            for seed in range(asked.seed, asked.seed + seeds)
+        }
+        yield Bakeoff(label, roots)
+
+
+def bakeoff_name(preset: str | None, assignments: Sequence[str], name: str | None) -> str:
+    """The name of a bakeoff. Raises: WorkspaceError for a `name` that cannot name a folder."""
+    if name is not None or (preset is None and not assignments):
+        return run_name(None, [], _BAKEOFF if name is None else name)
+    return f"{_BAKEOFF}+{run_name(preset, assignments, None)}"
+
+
+def seed_root(checkout: Path, name: str, seed: int) -> Path:
+    """The workspace of one seed of the bakeoff `name`."""
+    return checkout / "runs" / f"{name}-seed{seed}"
 
 
 def adopt(checkout: Path, name: str) -> None:
@@ -140,6 +202,52 @@ def adopt(checkout: Path, name: str) -> None:
             raise
 
 
+def _text(checkout: Path) -> str:
+    return (checkout / "params.yaml").read_text(encoding="utf-8")
+
+
+def _params(checkout: Path, preset: str | None, assignments: Sequence[str], algos: Sequence[str]) -> str:
+    """The text of a workspace's params.yaml.
+
+    With `algos`, overrides of `policy` apply to the sections that are written for them, all others before.
+
+    Raises: ConfigError, WorkspaceError.
+    """
+    overlay = _preset(checkout, preset)
+    if not algos:
+        return edited(_text(checkout), overlay, assignments)
+    for assignment in assignments:
+        key = assignment.partition("=")[0].strip()
+        if key in _DECIDED:
+            raise ConfigError(
+                f"-S {assignment}: choosing algorithms decides {key}: all of them are evaluated, and the pairs get "
+                "the budget of recipe.online.token_budget. Remove it."
+            )
+    of_policies = [assignment for assignment in assignments if assignment.startswith("policy.")]
+    others = [assignment for assignment in assignments if assignment not in of_policies]
+    text = edited(_for_algorithms(edited(_text(checkout), overlay, others), algos), None, of_policies)
+    from rlpipe.algos.plan import plans  # torch takes seconds to import
+
+    plans(parse(text))
+    return text
+
+
+def _for_algorithms(text: str, algos: Sequence[str]) -> str:
+    """`text` with a policy section for each of `algos`, of which the name `all` means all. Raises: ConfigError."""
+    from rlpipe.algos.sections import section, sectionable
+
+    recipe = parse(text).recipe
+    sections = {name: section(name, recipe) for name in (sectionable() if list(algos) == ["all"] else algos)}
+    for name, made in sections.items():
+        room, _, teacher = str(made["learns_from"]).partition("/")
+        if room == "models" and teacher not in ("reward_model", "process_reward_model", *sections):
+            raise ConfigError(
+                f"--algos: {name!r} learns from {made['learns_from']}, which {teacher!r} writes, and that is not "
+                f"in the list. Add {teacher!r}, or set another teacher: -S recipe.distillation.learns_from=..."
+            )
+    return with_policies(text, sections)
+
+
 def _preset(checkout: Path, preset: str | None) -> str | None:
     """The text of `presets/<preset>.yaml`."""
     if preset is None:
@@ -165,6 +273,18 @@ def _held(checkout: Path, name: str) -> Iterator[None]:
                 f"{where} is in use by another run. Wait for it, or give this one its own name: --name NAME."
             ) from None
         yield
+
+
+@contextmanager
+def _worktree(checkout: Path, name: str, params: str) -> Iterator[Path]:
+    """The workspace `runs/<name>/` with this text as its params.yaml, held."""
+    root = checkout / "runs" / name
+    with _held(checkout, name):
+        _refresh(checkout, root)
+        _share_cache(checkout, root)
+        _fetch_inputs(root)
+        (root / "params.yaml").write_text(_with_absolute_paths(params, checkout, root), encoding="utf-8")
+        yield root
 
 
 def _refresh(checkout: Path, root: Path) -> None:

@@ -12,6 +12,9 @@ from pathlib import Path
 
 from rlpipe.errors import StageError
 
+# Less than the 30 seconds after which Prefect's runner kills a cancelled flow.
+GRACE_SECONDS = 20.0
+
 _POLL_SECONDS = 0.1
 
 
@@ -19,10 +22,12 @@ class Children:
     """The live stage processes of one flow run.
 
     Each leads a process group, so that a signal reaches the training below DVC and its shell, and so that
-    Ctrl-C in a terminal reaches the flow alone, which then decides.
+    Ctrl-C in a terminal reaches the flow alone, which then decides. `grace` is the time in seconds that they
+    have to end once they are interrupted.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, grace: float = GRACE_SECONDS) -> None:
+        self._grace = grace
         self._lock = threading.Lock()
         self._live: set[subprocess.Popen[bytes]] = set()
         self._stopping = False
@@ -67,8 +72,8 @@ class Children:
             with self._lock:
                 self._live.discard(process)
 
-    def stop(self, grace: float) -> None:
-        """Interrupt every group, wait up to `grace` seconds for all to end, then kill what is left.
+    def stop(self) -> None:
+        """Interrupt every group, wait for all to end while the grace lasts, then kill what is left.
 
         An exception during the wait, such as a second Ctrl-C, kills at once.
         """
@@ -77,7 +82,7 @@ class Children:
             live = list(self._live)
         for process in live:
             _signal(process, signal.SIGINT)
-        deadline = time.monotonic() + grace
+        deadline = time.monotonic() + self._grace
         try:
             while any(_has_group(process) for process in live) and time.monotonic() < deadline:
                 time.sleep(_POLL_SECONDS)

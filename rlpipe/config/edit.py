@@ -1,4 +1,4 @@
-"""Change the text of `params.yaml`, keeping its comments: presets (overlays) and `key=value` overrides."""
+"""Change the text of `params.yaml`, keeping its comments: presets (overlays), `key=value` overrides, whole policies."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from collections.abc import Mapping, MutableMapping, Sequence
 from typing import Any
 
 from ruamel.yaml import YAML
+from ruamel.yaml.comments import CommentedMap
 from ruamel.yaml.error import YAMLError
 
 from rlpipe.config.load import parse
@@ -25,20 +26,68 @@ def edited(text: str, preset: str | None, assignments: Sequence[str]) -> str:
 
     Raises: ConfigError for an unknown key (with the nearest valid one), an unreadable value, or a broken rule.
     """
+    document = _round_trip().load(text)
+    if preset is not None:
+        _overlay(document, _read(preset, "preset"), ())
+    for assignment in assignments:
+        _assign(document, assignment)
+    return _checked(document)
+
+
+def with_policies(text: str, sections: Mapping[str, Mapping[str, Any]]) -> str:
+    """`text` of a params.yaml whose policies are exactly `sections`, all of them evaluated beside SFT.
+
+    `pairs.token_budget` becomes the one of `recipe.online`, so that those who learn from pairs generate as many
+    tokens as those who sample while they learn.
+
+    Raises: ConfigError where the result breaks a rule.
+    """
+    document = _round_trip().load(text)
+    document["policy"] = _policies(sections)
+    document["evaluate"]["models"][:] = ["sft", *sections]
+    document["pairs"]["token_budget"] = document["recipe"]["online"].get("token_budget")
+    return _checked(document)
+
+
+def policies_text(sections: Mapping[str, Mapping[str, Any]]) -> str:
+    """The part `policy:` of a params.yaml with these `sections`, to be pasted into one."""
+    return _dumped({"policy": _policies(sections)})
+
+
+def _round_trip() -> YAML:
     yaml = YAML()
     yaml.preserve_quotes = True
     yaml.width = 200
     # Written out, as in the file: round-tripping would leave the value empty.
     yaml.representer.add_representer(type(None), lambda dump, _: dump.represent_scalar(_NULL, "null"))
-    document = yaml.load(text)
-    if preset is not None:
-        _overlay(document, _read(preset, "preset"), ())
-    for assignment in assignments:
-        _assign(document, assignment)
+    return yaml
+
+
+def _dumped(document: Any) -> str:
     buffer = io.StringIO()
-    yaml.dump(document, buffer)
-    parse(buffer.getvalue())
+    _round_trip().dump(document, buffer)
     return buffer.getvalue()
+
+
+def _checked(document: Any) -> str:
+    """The document's text. Raises: ConfigError where it breaks a rule."""
+    text = _dumped(document)
+    parse(text)
+    return text
+
+
+def _policies(sections: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[str, Any]]:
+    """The sections with their inner mappings, such as `optim`, on a line each: as a person writes them."""
+    return {
+        name: {key: _on_a_line(value) if isinstance(value, Mapping) else value for key, value in section.items()}
+        for name, section in sections.items()
+    }
+
+
+def _on_a_line(mapping: Mapping[str, Any]) -> CommentedMap:
+    flow = CommentedMap(mapping)
+    flow.fa.set_flow_style()
+    return flow
 
 
 def _overlay(target: MutableMapping[str, Any], overlay: Mapping[str, Any], at: tuple[str, ...]) -> None:

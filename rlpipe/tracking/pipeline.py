@@ -9,11 +9,11 @@ from pathlib import Path
 
 from rlpipe import lineage
 from rlpipe.config import Params
-from rlpipe.tracking.run import FLOW_RUN, OUTPUT_HASH, STAGE, Run, latest, open_run
+from rlpipe.tracking.run import FLOW_RUN, STAGE, Run, maker, open_run
 from rlpipe.tracking.stage import FLOW_RUN_VARIABLE, PARENT_VARIABLE
 
 ELSEWHERE = "not in this store"
-_FAILED = "Failed"
+_UNFINISHED = ("Failed", "Cancelled")
 
 
 class PipelineRun:
@@ -33,24 +33,19 @@ class PipelineRun:
         """Note how a stage ended, its wall time, and which run made the outputs that stand now.
 
         That run is found by the outputs' hash, so a stage that was restored or up to date is linked to the
-        run that did the work. A state `Failed` fails the parent run too. Safe from any thread; never raises.
+        run that did the work. A stage that failed or was cancelled fails the parent run too. Safe from any
+        thread; never raises.
         """
-        self._run.failed |= state == _FAILED
+        self._run.failed |= state in _UNFINISHED
         self._run.tag(f"rlpipe.state.{address}", state)
         name = f"time/{re.sub('[^a-z0-9_.]', '.', address.lower())}_s"
         self._run.attempt(name, lambda: self._run.store.client.log_metric(self._run.id, name, seconds))
         self._run.attempt(f"the run that made {address}", lambda: self._link(address))
 
     def _link(self, address: str) -> None:
-        outputs = lineage.lock_outputs(self._root, address)
-        if not outputs:
-            return
-        maker = latest(
-            self._run.store,
-            f"attributes.status = 'FINISHED' and tags.`{STAGE}` = '{address}' "
-            f"and tags.`{OUTPUT_HASH}` = '{lineage.outputs_hash(outputs)}'",
-        )
-        self._run.tag(f"{STAGE}.{address}", maker.info.run_id if maker else ELSEWHERE)
+        if lineage.lock_outputs(self._root, address):
+            made_by = maker(self._run.store, self._root, address)
+            self._run.tag(f"{STAGE}.{address}", made_by.info.run_id if made_by else ELSEWHERE)
 
 
 @contextmanager

@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
 
+from rlpipe import lineage
 from rlpipe.config import Params
 from rlpipe.tracking.process import HOST, PID, is_gone, own_tags
 from rlpipe.tracking.source import commit_tags
@@ -83,6 +84,21 @@ def latest(store: Store, filters: str) -> Any | None:
     """The newest run of the experiment that passes the filter."""
     runs = store.client.search_runs([store.experiment_id], filters, max_results=1, order_by=["start_time DESC"])
     return runs[0] if runs else None
+
+
+def maker(store: Store, root: Path, address: str) -> Any | None:
+    """The finished run that made the outputs that `dvc.lock` records for a stage, wherever it ran.
+
+    It is found by the outputs' hash: a stage that was restored, or is up to date, leads to the run that did the work.
+    """
+    outputs = lineage.lock_outputs(root, address)
+    if not outputs:
+        return None
+    return latest(
+        store,
+        f"attributes.status = 'FINISHED' and tags.`{STAGE}` = '{address}' "
+        f"and tags.`{OUTPUT_HASH}` = '{lineage.outputs_hash(outputs)}'",
+    )
 
 
 def _close_stale(store: Store) -> None:

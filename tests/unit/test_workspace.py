@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -12,7 +13,7 @@ from ruamel.yaml import YAML
 
 from rlpipe.environment import main_checkout
 from rlpipe.errors import ConfigError, WorkspaceError
-from rlpipe.workspace import adopt, chosen, open_workspace, run_name
+from rlpipe.workspace import adopt, bakeoff_name, chosen, open_bakeoff, open_workspace, run_name, seed_root
 from tests.flows.tiny_project import commit, git
 
 REPOSITORY = Path(__file__).resolve().parents[2]
@@ -93,6 +94,22 @@ def test_a_name_that_is_no_folder_is_refused(name: str) -> None:
         run_name(None, [], name)
 
 
+def test_named_algorithms_are_in_the_name() -> None:
+    assert run_name(None, [], None, ["grpo", "dpo"]) == "algos-grpo+dpo"
+    assert run_name("gsm8k", ["seed=3"], None, ["all"]) == "gsm8k+algos-all+seed-3"
+    assert run_name(None, [], "mine", ["grpo"]) == "mine"
+    many = [f"algorithm_{number}" for number in range(20)]
+    assert run_name(None, [], None, many) != run_name(None, [], None, many[:-1])
+
+
+def test_a_bakeoffs_name_does_not_depend_on_its_algorithms() -> None:
+    assert bakeoff_name(None, [], None) == "bakeoff"
+    assert bakeoff_name("gsm8k", ["seed=3"], None) == "bakeoff+gsm8k+seed-3"
+    assert bakeoff_name("gsm8k", [], "mine") == "mine"
+    with pytest.raises(WorkspaceError, match="--name"):
+        bakeoff_name(None, [], "a/b")
+
+
 # ---- what a workspace holds -------------------------------------------------------------------------
 
 
@@ -168,6 +185,86 @@ def test_data_that_dvc_tracks_is_there(checkout: Path) -> None:
     commit(checkout)
     with open_workspace(checkout, "mine", "short", []) as root:
         assert (root / "rows.csv").read_text() == "a,b\n"
+
+
+# ---- policies for named algorithms -----------------------------------------------------------------
+
+
+def test_named_algorithms_become_the_policies_and_overrides_of_them_apply_after(checkout: Path) -> None:
+    overrides = ["recipe.online.token_budget=5000", "policy.grpo.kl_coef=0.125"]
+    with open_workspace(checkout, "mine", None, overrides, ["grpo", "dpo", "distillation"]) as root:
+        made = params(root)
+    assert list(made["policy"]) == ["grpo", "dpo", "distillation"]
+    assert made["policy"]["grpo"]["kl_coef"] == 0.125
+    assert made["policy"]["grpo"]["token_budget"] == 5000
+    assert made["pairs"]["token_budget"] == 5000  # as many as those who sample while they learn
+    assert made["evaluate"]["models"] == ["sft", "grpo", "dpo", "distillation"]
+    assert made["seed"] == params(checkout)["seed"]
+
+
+def test_all_is_every_algorithm_that_can_be_a_policy(checkout: Path) -> None:
+    from rlpipe.algos.sections import sectionable
+
+    with open_workspace(checkout, "mine", None, [], ["all"]) as root:
+        assert list(params(root)["policy"]) == list(sectionable())
+
+
+def test_a_bakeoff_has_a_workspace_a_seed_and_they_differ_in_nothing_else(checkout: Path) -> None:
+    with open_bakeoff(checkout, None, ["seed=40"], "mine", ["grpo"], 2) as opened:
+        assert opened.roots == {seed: checkout / "runs" / f"mine-seed{seed}" for seed in (40, 41)}
+        assert opened.roots[41] == seed_root(checkout, "mine", 41)
+        first, second = (params(root) for root in opened.roots.values())
+        with pytest.raises(WorkspaceError, match="in use"), open_bakeoff(checkout, None, [], "mine", ["grpo"], 1):
+            pass
+        with pytest.raises(WorkspaceError, match="in use"), chosen(checkout, None, [], "mine-seed41"):
+            pass
+    assert (first.pop("seed"), second.pop("seed")) == (40, 41)
+    assert first == second
+
+
+def test_a_bakeoff_of_nothing_in_particular_is_of_the_algorithms_in_params_yaml(checkout: Path) -> None:
+    with open_bakeoff(checkout, None, [], None, [], 1) as opened:
+        (root,) = opened.roots.values()
+        expected = {section["algorithm"] for section in params(checkout)["policy"].values()}
+        assert set(params(root)["policy"]) == expected
+
+
+@pytest.mark.parametrize(
+    ("algos", "overrides", "message"),
+    [
+        (["grop"], [], "algorithm 'grop': unknown. Did you mean 'grpo'"),
+        (["sft"], [], "'sft': a stage of its own"),
+        (["process_reward_model"], [], "'process_reward_model': a stage of its own"),
+        (
+            ["distillation"],
+            [],
+            "'distillation' learns from models/grpo, which 'grpo' writes, and that is not",
+        ),
+        (["grpo"], ["evaluate.models=[sft]"], "choosing algorithms decides evaluate.models"),
+        (["grpo"], ["policy.dpo.beta=1"], "policy.dpo: unknown key"),
+        (["grpo"], ["policy.grpo.group_size=1"], "needs at least 2 samples per prompt"),
+    ],
+)
+def test_a_list_that_cannot_work_makes_nothing(
+    checkout: Path, algos: list[str], overrides: list[str], message: str
+) -> None:
+    with pytest.raises(ConfigError, match=re.escape(message)), open_bakeoff(checkout, None, overrides, None, algos, 2):
+        pass
+    with pytest.raises(ConfigError, match=re.escape(message)), chosen(checkout, None, overrides, None, algos):
+        pass
+    assert not (checkout / "runs").exists()
+
+
+def test_a_bakeoff_without_a_seed_or_over_a_runs_workspace_is_refused(checkout: Path) -> None:
+    with pytest.raises(ConfigError, match="--seeds 0"), open_bakeoff(checkout, None, [], None, ["grpo"], 0):
+        pass
+    with open_workspace(checkout, "mine", "short", []):
+        pass
+    with (
+        pytest.raises(WorkspaceError, match="runs/mine is the workspace of a run"),
+        open_bakeoff(checkout, None, [], "mine", ["grpo"], 1),
+    ):
+        pass
 
 
 # ---- what is refused --------------------------------------------------------------------------------
