@@ -67,7 +67,7 @@ def test_without_importance_weights_old_samples_teach_the_wrong_arm(seed):
 
 @pytest.mark.parametrize("seed", [0, 1])
 def test_conservative_ppo_keeps_its_kl_where_ppo_without_kl_does_not(seed):
-    # The control lets the weight rest while the KL is within a factor 1.5 of its target, here the threshold itself.
+    # The weight rises as long as the KL is beyond 1.5 times its target, here the threshold itself.
     conservative = Table(planned(ALGOS["conservative_ppo"], {}), FOUR_ARMS, seed).train()
     free = Table(planned(ALGOS["ppo"], {"kl_coef": 0.0, "steps": 150}), FOUR_ARMS, seed).train()
     held = kl(conservative.policy_SPK[150:], FOUR_ARMS.ref_PK)
