@@ -7,8 +7,8 @@ positions, V vocabulary. One mask polarity everywhere: True counts.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
-from typing import TYPE_CHECKING
+from dataclasses import dataclass, field, fields
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -30,11 +30,17 @@ class Demonstration:
 
 @dataclass(frozen=True)
 class Task:
-    """One prompt to learn from or to be evaluated on. `answer` is empty where no gold answer exists."""
+    """One prompt to learn from or to be evaluated on.
+
+    Attributes:
+        answer: the gold answer; empty where none exists.
+        columns: what else the row has and a reward may need, such as tests; plain JSON values by name.
+    """
 
     id: str
     prompt: str
     answer: str
+    columns: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
