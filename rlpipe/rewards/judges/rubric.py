@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from rlpipe.rewards.format import parts
-from rlpipe.rewards.judges.base import Verdict
+from rlpipe.rewards.judges.base import Pair, PairVerdict, Verdict, Winner
 
 _TERM = re.compile(r"([+-]?)(\d+)")
 _QUESTION = re.compile(r"\d+([+-]\d+)+")
@@ -48,6 +48,21 @@ class RubricJudge:
         if _QUESTION.fullmatch(prompt.strip()) is None:
             return Verdict(None, "the rubric judge grades chains such as 7+12-4 only")
         return Verdict(sum(RUBRIC[item] * grade for item, grade in grades(prompt, response).items()))
+
+    def scores(self, items: Sequence[tuple[str, str]]) -> list[Verdict]:
+        """Each by itself."""
+        return [self.score(prompt, response) for prompt, response in items]
+
+    def choices(self, pairs: Sequence[Pair]) -> list[PairVerdict]:
+        """The higher grade wins. A program does not see the order, so both orders have the same verdict."""
+        return [self._choice(pair) for pair in pairs]
+
+    def _choice(self, pair: Pair) -> PairVerdict:
+        first, second = self.score(pair.prompt, pair.first), self.score(pair.prompt, pair.second)
+        if first.score is None or second.score is None:
+            return PairVerdict(None, None, first.missing or second.missing)
+        winner: Winner = "tie" if first.score == second.score else "first" if first.score > second.score else "second"
+        return PairVerdict(winner, winner)
 
 
 def grades(prompt: str, response: str) -> dict[str, float]:

@@ -1,0 +1,96 @@
+"""The `local` judge: a causal language model in this process chooses by comparing whole replies' log-probs."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from rlpipe.rewards.judges.base import JudgeError
+from rlpipe.rewards.judges.model_judge import Answer, Call, OnCall, Question
+from rlpipe.rewards.judges.templates import Message
+
+Encode = Callable[[str], Sequence[int]]
+
+
+class LocalRespondent:
+    """Answers with the likeliest of the template's replies: no sampling, so the same answer every time.
+
+    Each question is one forward pass of its own, its replies the rows: what else is asked, and what is on file
+    already, cannot change its bits.
+
+    Args:
+        model: a causal decoder, called as transformers' are (`input_ids`, `attention_mask` to `.logits`).
+        name: what identifies its weights, such as the hash of the folder they were loaded from.
+        encode_prompt: text of one user turn to ids, up to where the assistant begins to speak.
+        encode_reply: text of what the assistant says to ids, the end of its turn included; so a reply that begins
+            like a longer one (1 and 10) is a reply of its own.
+        max_length: tokens of prompt and reply that the model can take.
+    """
+
+    def __init__(
+        self, model: nn.Module, name: str, *, encode_prompt: Encode, encode_reply: Encode, max_length: int
+    ) -> None:
+        self._model, self.name = model, name
+        self._encode_prompt, self._encode_reply = encode_prompt, encode_reply
+        self._max_length = max_length
+        self.parameters: Mapping[str, Any] = {"kind": "local", "max_length": max_length}
+
+    def ask(self, questions: Sequence[Question], file: Callable[[Question, Answer], None], on_call: OnCall) -> None:
+        """See `Respondent`. Raises: JudgeError for a question that the model has no room for."""
+        was_training = self._model.training
+        self._model.eval()
+        try:
+            for question in questions:
+                start = time.monotonic()
+                answer = self._answer(question)
+                on_call(Call(question, self.name, answer, time.monotonic() - start, attempt=1))
+                file(question, answer)
+        finally:
+            self._model.train(was_training)
+
+    def _answer(self, question: Question) -> Answer:
+        prompt = tuple(self._encode_prompt(_one_turn(question.messages)))
+        replies = {reply: tuple(self._encode_reply(reply)) for reply in question.template.replies}
+        longest = len(prompt) + max(map(len, replies.values()))
+        if longest > self._max_length:
+            raise JudgeError(
+                f"judge.kind=local: a question takes {longest} tokens and the judge has room for {self._max_length}; "
+                "cut, it would be another question. Raise model.max_length, or shorten responses "
+                "(rollout.max_new_tokens)."
+            )
+        scores = reply_logps(self._model, prompt, list(replies.values())).tolist()
+        # Six digits: what is on file must not depend on a matrix kernel's last bit.
+        logps = {reply: round(score, 6) for reply, score in zip(replies, scores, strict=True)}
+        best = max(logps, key=lambda reply: logps[reply])  # of equals the first in the template
+        return Answer("replied", best, len(prompt), len(replies[best]), logps)
+
+
+@torch.no_grad()
+def reply_logps(model: nn.Module, prompt: Sequence[int], replies: Sequence[Sequence[int]]) -> Tensor:
+    """[C] nats, float32: log-prob of each reply's tokens, summed, behind the prompt.
+
+    Args:
+        prompt: ids, at least one.
+        replies: C replies' ids, at least one each.
+    """
+    device = next(model.parameters()).device
+    width, start = max(map(len, replies)), len(prompt)
+    # Padded behind: under a causal mask no real token sees the padding, so it may hold any id.
+    rows = [[*prompt, *reply, *[0] * (width - len(reply))] for reply in replies]
+    ids_CL = torch.tensor(rows, device=device)
+    length_C = torch.tensor([len(reply) for reply in replies], device=device)
+    mask_CT = torch.arange(width, device=device) < length_C.unsqueeze(1)
+    attention_CL = torch.cat([mask_CT.new_ones(len(replies), start), mask_CT], 1)
+    logits_CLV = model(input_ids=ids_CL, attention_mask=attention_CL.long()).logits
+    logp_CTV = torch.log_softmax(logits_CLV[:, start - 1 : -1].float(), -1)
+    logp_CT = logp_CTV.gather(2, ids_CL[:, start:].unsqueeze(2)).squeeze(2)
+    return torch.where(mask_CT, logp_CT, 0.0).sum(1)
+
+
+def _one_turn(messages: Sequence[Message]) -> str:
+    """All that is said, as one user turn: not every chat template knows a system."""
+    return "\n\n".join(message["content"] for message in messages)

@@ -1,0 +1,282 @@
+"""A judge that is a model: questions from a template, answers from file or from whoever answers."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal, Protocol
+
+from rlpipe.rewards.judges.base import JudgeError, Pair, PairVerdict, ReplayError, Verdict, Winner
+from rlpipe.rewards.judges.fence import Fence
+from rlpipe.rewards.judges.journal import Journal, Judgment, content_key
+from rlpipe.rewards.judges.templates import Message, Template
+
+# What became of one question. The first two are answers; the others are none, and are asked anew in the next run.
+Status = Literal["replied", "refused", "timed_out", "rate_limited", "server_error"]
+
+
+@dataclass(frozen=True)
+class Question:
+    """One thing to ask: the chat, and the replies that count."""
+
+    key: str
+    messages: tuple[Message, ...]
+    template: Template
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What came back, or why nothing did (`detail`)."""
+
+    status: Status
+    reply: str = ""
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
+    logps: Mapping[str, float] | None = None
+    detail: str = ""
+
+
+@dataclass(frozen=True)
+class Call:
+    """One attempt at a question, for who keeps a trace of it: how many seconds it took; `attempt` counts from 1."""
+
+    question: Question
+    model: str
+    answer: Answer
+    seconds: float
+    attempt: int
+
+
+OnCall = Callable[[Call], None]
+
+
+class Respondent(Protocol):
+    """Who answers questions."""
+
+    name: str  # of the model
+    parameters: Mapping[str, Any]  # whatever else an answer depends on: part of every content key
+
+    def ask(self, questions: Sequence[Question], file: Callable[[Question, Answer], None], on_call: OnCall) -> None:
+        """Put all questions; call `file` with each answer as it comes, in any order, from this thread.
+
+        Raises: JudgeDownError if nobody answers any more.
+        """
+
+
+@dataclass
+class Tally:
+    """How the questions of a judge ended, each counted once however often it was needed.
+
+    Attributes:
+        outcomes: judged, malformed, refused, timed_out, rate_limited, server_error.
+        attempts: calls made in this process by how they ended; a rerun from file has none.
+        from_file: questions that needed no call.
+        prompt_tokens, completion_tokens: of the answers used, whether from file or asked now.
+    """
+
+    outcomes: Counter[str] = field(default_factory=Counter)
+    attempts: Counter[str] = field(default_factory=Counter)
+    from_file: int = 0
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
+
+    def cost(self, prompt_price: float, completion_price: float) -> float:
+        """What the answers used cost, at prices for a million tokens, in the prices' currency."""
+        return (self.prompt_tokens * prompt_price + self.completion_tokens * completion_price) / 1e6
+
+
+class ModelJudge:
+    """Asks a respondent what is not on file, and reads the verdicts off the replies.
+
+    Args:
+        respondent: who answers.
+        journal: open file of judgments.
+        fence: makes texts safe to show.
+        score, choice: what is asked of one response and of two.
+        replay: make no call; a question that is not on file is an error.
+        expected: the score is the mean over the replies' log-probs instead of the likeliest reply's value, so that
+            a local judge's doubt shows; needs a respondent that gives log-probs.
+        on_call: told of each call, for traces.
+    """
+
+    def __init__(
+        self,
+        respondent: Respondent,
+        journal: Journal,
+        fence: Fence,
+        *,
+        score: Template,
+        choice: Template,
+        replay: bool,
+        expected: bool = False,
+        on_call: OnCall | None = None,
+    ) -> None:
+        if score.is_pairwise or not choice.is_pairwise:
+            raise JudgeError("judge: `score` needs a template with {response}, `choice` one with {first} and {second}.")
+        self._respondent, self._journal, self._fence = respondent, journal, fence
+        self._score, self._choice = score, choice
+        self._replay, self._expected, self._on_call = replay, expected, on_call
+        self._parameters = {**respondent.parameters, "fence": fence.fingerprint}
+        self._counted: set[str] = set()
+        self.tally = Tally()
+        self.used: dict[str, Judgment] = {}
+
+    def score(self, prompt: str, response: str) -> Verdict:
+        """One of `scores`. Raises: as `scores`."""
+        return self.scores([(prompt, response)])[0]
+
+    def scores(self, items: Sequence[tuple[str, str]]) -> list[Verdict]:
+        """Raises: ReplayError; JudgeDownError, with everything answered so far on file."""
+        questions = [self._question(self._score, item) for item in items]
+        answers = self._answers(questions)
+        return [self._verdict(answers[question.key]) for question in questions]
+
+    def choices(self, pairs: Sequence[Pair]) -> list[PairVerdict]:
+        """Raises: ReplayError; JudgeDownError, with everything answered so far on file."""
+        forward = [self._question(self._choice, (pair.prompt, pair.first, pair.second)) for pair in pairs]
+        backward = [self._question(self._choice, (pair.prompt, pair.second, pair.first)) for pair in pairs]
+        answers = self._answers([one for both in zip(forward, backward, strict=True) for one in both])
+        return [
+            self._pair_verdict(answers[ahead.key], answers[back.key])
+            for ahead, back in zip(forward, backward, strict=True)
+        ]
+
+    def _question(self, template: Template, texts: Sequence[str]) -> Question:
+        key = content_key(self._respondent.name, self._parameters, template.digest, texts)
+        return Question(key, template.messages(self._fence, texts), template)
+
+    def _answers(self, questions: Iterable[Question]) -> dict[str, Answer]:
+        """An answer for every key, from file where it is there; each question is put once."""
+        by_key = {question.key: question for question in questions}
+        open_questions = [question for key, question in by_key.items() if self._journal.get(key) is None]
+        if self._replay and open_questions:
+            raise ReplayError(
+                f"judge.replay=true: {len(open_questions)} of {len(by_key)} judgments are not on file, the first "
+                f"under {open_questions[0].key[:12]}, and replay makes no call. Something they depend on has changed "
+                "(model, template, parameters, texts, order), or the file is not the one they were filed in. Pull it, "
+                "or set replay to false."
+            )
+        unanswered: dict[str, Answer] = {}
+
+        def file(question: Question, answer: Answer) -> None:
+            if answer.status in ("replied", "refused"):
+                self._journal.add(self._filed(question, answer))
+            else:
+                unanswered[question.key] = answer
+
+        if open_questions:
+            self._respondent.ask(open_questions, file, self._called)
+        answers = {key: unanswered.get(key) or _from_file(self._on_file(key)) for key in by_key}
+        self._count(by_key, answers, asked={question.key for question in open_questions})
+        return answers
+
+    def _filed(self, question: Question, answer: Answer) -> Judgment:
+        return Judgment(
+            key=question.key,
+            model=self._respondent.name,
+            template=question.template.digest,
+            outcome="refused" if answer.status == "refused" else "replied",
+            reply=answer.reply,
+            prompt_tokens=answer.prompt_tokens,
+            completion_tokens=answer.completion_tokens,
+            logps=answer.logps,
+        )
+
+    def _on_file(self, key: str) -> Judgment:
+        judgment = self._journal.get(key)
+        assert judgment is not None, "a respondent files an answer to every question, or raises"
+        self.used[key] = judgment
+        return judgment
+
+    def _called(self, call: Call) -> None:
+        self.tally.attempts[call.answer.status] += 1
+        if self._on_call is not None:
+            self._on_call(call)
+
+    def _count(self, questions: Mapping[str, Question], answers: Mapping[str, Answer], asked: set[str]) -> None:
+        for key, question in questions.items():
+            if key in self._counted:
+                continue
+            answer = answers[key]
+            self.tally.outcomes[_outcome(question, answer)] += 1
+            self.tally.from_file += key not in asked
+            self.tally.prompt_tokens += answer.prompt_tokens
+            self.tally.completion_tokens += answer.completion_tokens
+            # What got no answer is put again when it is needed again: only then it is settled.
+            if answer.status in ("replied", "refused"):
+                self._counted.add(key)
+
+    def _verdict(self, answer: Answer) -> Verdict:
+        missing = _missing(self._score, answer)
+        if missing:
+            return Verdict(None, missing)
+        if self._expected:
+            return Verdict(_expected(self._score, answer))
+        return Verdict(_value(self._score, answer))
+
+    def _pair_verdict(self, ahead: Answer, back: Answer) -> PairVerdict:
+        missing = [
+            f"{order} order: {why}"
+            for order, why in (
+                ("first", _missing(self._choice, ahead)),
+                ("second", _missing(self._choice, back)),
+            )
+            if why
+        ]
+        forward = _winner(_value(self._choice, ahead), swapped=False)
+        backward = _winner(_value(self._choice, back), swapped=True)
+        return PairVerdict(forward, backward, "; ".join(missing))
+
+
+def _from_file(judgment: Judgment) -> Answer:
+    return Answer(
+        status=judgment.outcome,
+        reply=judgment.reply,
+        prompt_tokens=judgment.prompt_tokens,
+        completion_tokens=judgment.completion_tokens,
+        logps=judgment.logps,
+    )
+
+
+def _outcome(question: Question, answer: Answer) -> str:
+    if answer.status != "replied":
+        return answer.status
+    return "malformed" if _value(question.template, answer) is None else "judged"
+
+
+def _value(template: Template, answer: Answer) -> float | None:
+    """What an answer is worth; None for everything that is no verdict."""
+    return template.value(answer.reply) if answer.status == "replied" else None
+
+
+def _missing(template: Template, answer: Answer) -> str:
+    """Why an answer is no verdict; empty where it is one."""
+    if answer.status == "replied":
+        return "" if _value(template, answer) is not None else f"malformed: {answer.reply[:60]!r} is no verdict"
+    return f"{answer.status}: {answer.detail or answer.reply[:60] or 'no words'}"
+
+
+def _winner(value: float | None, *, swapped: bool) -> Winner | None:
+    """The response preferred, given how much the one shown first is."""
+    if value is None:
+        return None
+    if value == 0.5:
+        return "tie"
+    return "first" if (value > 0.5) != swapped else "second"
+
+
+def _expected(template: Template, answer: Answer) -> float:
+    """The mean of the replies' values under the judge's own probabilities, renormalised over the replies.
+
+    Source: arXiv:2303.16634 section 3, with exact probabilities instead of samples.
+    """
+    if answer.logps is None:
+        raise JudgeError(
+            "judge.expected=true: the judge gave no log-probs of its replies (an endpoint gives only words). "
+            "Set expected to false, or kind to local."
+        )
+    most = max(answer.logps.values())
+    weights = {reply: math.exp(logp - most) for reply, logp in answer.logps.items()}
+    return sum(template.replies[reply] * weight for reply, weight in weights.items()) / sum(weights.values())

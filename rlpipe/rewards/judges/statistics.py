@@ -1,0 +1,156 @@
+"""How far a judge can be trusted: accuracy, agreement with itself and position bias, on pairs with a known winner.
+
+Each pair is judged twice, with either response shown first; a *verdict* is one of the two. Three figures are
+those of LLMBar (arXiv:2310.07641, section 4.1 and its published statistics, which come out of its raw outputs):
+
+    accuracy    share of all verdicts that are right. A pair right in both orders counts 1, in one order 1/2: a
+                disagreement is a tie, and a tie is worth as much as a coin.
+    agreement   share of pairs with the same verdict in both orders.
+    kappa       Cohen's kappa of the two orders, as of two raters who name a response:
+                (agreement - chance) / (1 - chance), chance = sum over names of p_forward(name) p_backward(name).
+"""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from rlpipe.rewards.judges.base import Pair, PairVerdict, Winner
+from rlpipe.stats import wilson
+
+Interval = tuple[float, float]
+
+
+@dataclass(frozen=True)
+class LabelledPair:
+    """A pair, and which response is the better one."""
+
+    pair: Pair
+    label: Literal["first", "second"]
+
+
+@dataclass(frozen=True)
+class Agreement:
+    """A judge on a labelled set. Shares are in [0, 1], over the pairs that have a verdict in both orders.
+
+    Attributes:
+        pairs: with both verdicts; no other figure than `missing` knows of the rest.
+        missing: pairs that lack one.
+        accuracy: share of verdicts that are right, a tie half; `accuracy_interval` is 95%, over pairs.
+        right: share of pairs right in both orders.
+        wrong: share of pairs wrong in both orders.
+        tied: share of pairs that are a tie in the end.
+        agreement: share of pairs with the same verdict in both orders.
+        kappa: see above; None where both orders name one and the same response throughout.
+        first_shown: share of the verdicts naming a response that name the one shown first; 0.5 is without bias.
+            None where all are ties.
+        flipped: pairs that got both possible verdicts, so that the order alone decided.
+        flipped_to_first: share of those where the response shown first won, both times; 0.5 is without bias. None
+            where there is none.
+    """
+
+    pairs: int
+    missing: int
+    accuracy: float
+    accuracy_interval: Interval
+    right: float
+    right_interval: Interval
+    wrong: float
+    tied: float
+    agreement: float
+    agreement_interval: Interval
+    kappa: float | None
+    first_shown: float | None
+    flipped: int
+    flipped_to_first: float | None
+    flipped_to_first_interval: Interval | None
+
+
+def agreement(verdicts: Sequence[PairVerdict], labels: Sequence[Literal["first", "second"]]) -> Agreement | None:
+    """The figures of one judge on one labelled set; None where no pair has both its verdicts."""
+    judged = [
+        (verdict.forward, verdict.backward, label)
+        for verdict, label in zip(verdicts, labels, strict=True)
+        if verdict.forward is not None and verdict.backward is not None
+    ]
+    n = len(judged)
+    if n == 0:
+        return None
+    credits = [(credit(forward, label) + credit(backward, label)) / 2 for forward, backward, label in judged]
+    same = sum(forward == backward for forward, backward, _ in judged)
+    ends = Counter(_ending(forward, backward, label) for forward, backward, label in judged)
+    to_first = sum(forward == "first" and backward == "second" for forward, backward, _ in judged)
+    to_second = sum(forward == "second" and backward == "first" for forward, backward, _ in judged)
+    flipped = to_first + to_second
+    return Agreement(
+        pairs=n,
+        missing=len(verdicts) - n,
+        accuracy=sum(credits) / n,
+        accuracy_interval=_half_point_interval(sum(credits), n),
+        right=ends["right"] / n,
+        right_interval=wilson(ends["right"], n),
+        wrong=ends["wrong"] / n,
+        tied=ends["tied"] / n,
+        agreement=same / n,
+        agreement_interval=wilson(same, n),
+        kappa=cohen_kappa([forward for forward, _, _ in judged], [backward for _, backward, _ in judged]),
+        first_shown=_first_shown([(forward, backward) for forward, backward, _ in judged]),
+        flipped=flipped,
+        flipped_to_first=to_first / flipped if flipped else None,
+        flipped_to_first_interval=wilson(to_first, flipped) if flipped else None,
+    )
+
+
+def credit(verdict: Winner, label: Literal["first", "second"]) -> float:
+    """1 for the right response, 0 for the other, 1/2 for a tie."""
+    return 0.5 if verdict == "tie" else float(verdict == label)
+
+
+def cohen_kappa(ratings: Sequence[str], others: Sequence[str]) -> float | None:
+    """Agreement of two raters beyond chance: 1 complete, 0 that of chance; None where chance alone is complete.
+
+        (p_same - p_chance) / (1 - p_chance),   p_chance = sum over names of p(name) q(name)
+
+    Source: J. Cohen, "A coefficient of agreement for nominal scales", 1960.
+    """
+    n = len(ratings)
+    same = sum(one == other for one, other in zip(ratings, others, strict=True)) / n
+    own, theirs = Counter(ratings), Counter(others)
+    # Whole numbers, so that a complete agreement by chance is seen to be 1 and not nearly 1.
+    by_chance = sum(own[name] * theirs[name] for name in own)
+    if by_chance == n * n:
+        return None
+    chance = by_chance / (n * n)
+    return (same - chance) / (1 - chance)
+
+
+def longer_wins(pairs: Sequence[Pair]) -> list[PairVerdict]:
+    """The baseline that reads nothing: the response of more characters wins, in either order."""
+    return [PairVerdict(winner, winner) for winner in map(_longer, pairs)]
+
+
+def _longer(pair: Pair) -> Winner:
+    first, second = len(pair.first), len(pair.second)
+    return "tie" if first == second else "first" if first > second else "second"
+
+
+def _ending(forward: Winner, backward: Winner, label: str) -> Literal["right", "wrong", "tied"]:
+    winner = PairVerdict(forward, backward).winner
+    return "tied" if winner == "tie" else "right" if winner == label else "wrong"
+
+
+def _first_shown(verdicts: Sequence[tuple[Winner, Winner]]) -> float | None:
+    shown = [forward == "first" for forward, _ in verdicts if forward != "tie"]
+    shown += [backward == "second" for _, backward in verdicts if backward != "tie"]
+    return sum(shown) / len(shown) if shown else None
+
+
+def _half_point_interval(points: float, n: int) -> Interval:
+    """Wilson's, for points that come in halves: wide enough for the whole numbers on either side.
+
+    Over pairs, not verdicts: the two verdicts of a pair are far from independent.
+    """
+    return wilson(math.floor(points), n)[0], wilson(math.ceil(points), n)[1]
