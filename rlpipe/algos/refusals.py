@@ -80,10 +80,27 @@ def refuse_online(
     learned = [name for name in _LEARNED if name in budget.reward]
     if len(learned) > 1:
         raise ConfigError(f"{at}.reward: a section learns from one model; {learned} are two. Remove one.")
+    _per_step(at, budget)
     for name in learned:
         _require_source(at, section, f"models/{name}", f"its reward names {name}")
     if not learned:
         _require_source(at, section, "data/prepared", "its reward names no learned model, so nothing else is read")
+
+
+def _per_step(at: str, budget: RLBudget) -> None:
+    """A process reward model scores steps, not responses: there is nothing to gate, normalise or clip."""
+    part = budget.reward.get("process_reward_model")
+    if part is not None and (extra := sorted(part.model_fields_set - {"weight"})):
+        raise ConfigError(
+            f"{at}.reward.process_reward_model.{extra[0]}: it rewards each step, so only its weight has a meaning. "
+            "Remove the key."
+        )
+    behind = [name for name, other in budget.reward.items() if other.gate == "process_reward_model"]
+    if behind:
+        raise ConfigError(
+            f"{at}.reward.{behind[0]}.gate=process_reward_model: it has no score of the whole response to hold "
+            "anything by. Choose another gate."
+        )
 
 
 def _group(at: str, algo: PolicyAlgo, budget: RLBudget) -> None:

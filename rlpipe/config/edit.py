@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Mapping, MutableMapping, Sequence
+from collections.abc import Mapping, MutableMapping, MutableSequence, Sequence
 from typing import Any
 
 from ruamel.yaml import YAML
 from ruamel.yaml.comments import CommentedMap
 from ruamel.yaml.error import YAMLError
+from ruamel.yaml.scalarstring import DoubleQuotedScalarString
 
 from rlpipe.config.load import parse
 from rlpipe.errors import ConfigError, nearest
@@ -125,7 +126,8 @@ def _set(target: MutableMapping[str, Any], path: tuple[str, ...], value: Any) ->
 
 def _is_open(path: tuple[str, ...]) -> bool:
     """Whether the section that holds `path` has names of the user's choosing."""
-    return ".".join(path[:-1]) in _OPEN or (path[0] == "policy" and len(path) >= 3)
+    inside = path[:-1]
+    return ".".join(inside) in _OPEN or inside[:2] == ("pairs", "reward") or (path[0] == "policy" and len(path) >= 3)
 
 
 def _is_weights(path: tuple[str, ...]) -> bool:
@@ -140,6 +142,19 @@ def _unknown(path: tuple[str, ...], beside: Any) -> ConfigError:
 
 def _read(text: str, where: str) -> Any:
     try:
-        return YAML().load(text)
+        return _quoted(YAML().load(text))
     except YAMLError as error:
         raise ConfigError(f"{where}: no valid YAML: {error}") from None
+
+
+def _quoted(value: Any) -> Any:
+    """The value with quotes around texts that hold a colon: DVC's reader refuses them bare inside of braces."""
+    if isinstance(value, str):
+        return DoubleQuotedScalarString(value) if ":" in value else value
+    if isinstance(value, MutableMapping):
+        for key in value:
+            value[key] = _quoted(value[key])
+    if isinstance(value, MutableSequence):
+        for at, item in enumerate(value):
+            value[at] = _quoted(item)
+    return value

@@ -1,4 +1,4 @@
-"""The two shapes of this room: a component scores one aspect, a reward is the weighted sum of components."""
+"""The shapes of this room: a component scores one aspect, a reward is the weighted sum of components."""
 
 from __future__ import annotations
 
@@ -17,4 +17,6 @@ class Missing:
 
 # Batch in, one score or one Missing out for each completion, in order.
 Component = Callable[[Sequence[Task], Sequence[str]], list[float | Missing]]
+# A component before its options are bound: they are its parameters behind tasks and completions.
+ComponentFunction = Callable[..., list[float | Missing]]
 Reward = Callable[[Sequence[Task], Sequence[str]], list[Scored]]

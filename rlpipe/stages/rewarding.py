@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from rlpipe.config import Params
+from rlpipe.config.schema import RewardPart
 from rlpipe.dataio.chat import prompt_ids, response_ids
 from rlpipe.models.load import load_scorer
 from rlpipe.rewards.base import Component, Missing, Reward
-from rlpipe.rewards.compose import compose
-from rlpipe.rewards.registry import VERIFIERS, components
+from rlpipe.rewards.compose import compose, stopping
+from rlpipe.rewards.registry import VERIFIERS, bind, components
 from rlpipe.stages.bench import Bench
 from rlpipe.training.scoring import score_examples
 from rlpipe.types import Task
@@ -17,22 +18,32 @@ from rlpipe.types import Task
 PROCESS = "process_reward_model"
 
 
-def reward(work: Bench, weights: Mapping[str, float]) -> Reward:
-    """The weighted score of whole responses. Raises: ConfigError for an unknown component.
+def reward(work: Bench, parts: Mapping[str, RewardPart]) -> Reward:
+    """The weighted score of whole responses, which stops the run where too many have none.
 
     A process reward model has no part in it: see `stages.process_rewarding`.
+
+    Raises: ConfigError for an unknown component or option.
     """
     params = work.stage.params
-    weights = {name: weight for name, weight in weights.items() if name != PROCESS}
-    known = dict(components(params.judge.kind))
-    if "reward_model" in weights:
+    parts = {name: _at_hand(work, name, part) for name, part in parts.items() if name != PROCESS}
+    known = components(params.judge.kind)
+    if "reward_model" in parts:
         known["reward_model"] = learned(work)
-    return compose(weights, known)
+    bound = {name: bind(name, part, known, work.stage.root, f"reward.{name}") for name, part in parts.items()}
+    return stopping(compose(parts, bound), params.rewards.max_missing)
 
 
 def gold(params: Params) -> Reward:
     """The verifier that evaluates, by itself. Raises: ConfigError if `evaluate.reward` is no verifier."""
     return compose({params.evaluate.reward: 1.0}, VERIFIERS)
+
+
+def _at_hand(work: Bench, name: str, part: RewardPart) -> RewardPart:
+    """The part with what only a stage knows: lengths are counted by the policy's own tokenizer."""
+    if name != "length" or part.options.get("tokenizer") is not None:
+        return part
+    return part.model_copy(update={"tokenizer": str(work.stage.path("models/sft"))})
 
 
 def learned(work: Bench) -> Component:

@@ -5,9 +5,10 @@ from __future__ import annotations
 from importlib import import_module
 from pathlib import Path
 
-from rlpipe.algos.plan import plans
+from rlpipe.algos.plan import RLPlan, plans
 from rlpipe.config import Params, load
 from rlpipe.errors import ConfigError, nearest
+from rlpipe.rewards import refuse, refuse_as_gold
 from rlpipe.stages.base import Stage
 from rlpipe.tracking import stage_run
 
@@ -15,9 +16,13 @@ STAGES = ("prepare", "sft", "pairs", "reward_model", "process_reward_model", "po
 
 
 def checked(root: Path) -> Params:
-    """The workspace's parameters, every policy section joined with its algorithm. Raises: ConfigError."""
+    """The workspace's parameters, every policy section and every reward in order. Raises: ConfigError."""
     params = load(root)
-    plans(params)
+    for name, made in plans(params).items():
+        if isinstance(made, RLPlan):
+            refuse(made.budget.reward, root, f"policy.{name}.reward")
+    refuse(params.pairs.reward, root, "pairs.reward")
+    refuse_as_gold(params.evaluate.reward, "evaluate.reward")
     return params
 
 

@@ -11,6 +11,7 @@ from typing import Any, Literal
 
 from rlpipe import lineage
 from rlpipe.config import Params
+from rlpipe.config.schema import RewardPart
 from rlpipe.dataio.files import read_rows
 from rlpipe.errors import DataError
 from rlpipe.stages.base import Stage
@@ -163,7 +164,8 @@ def _models(
 
 def _curve(stage: Stage, name: str, colour: int) -> Curve:
     rows = _measured_rows(stage.path(f"plots/policy/{name}.csv"))
-    weights: Mapping[str, float] = stage.params.policy[name].settings.get("reward", {})
+    written: Mapping[str, Any] = stage.params.policy[name].settings.get("reward", {})
+    weights = {part: RewardPart.model_validate(value).weight for part, value in written.items()}
     return Curve(
         name=name,
         colour=colour,
