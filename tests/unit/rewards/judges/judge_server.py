@@ -14,6 +14,7 @@ import signal
 import threading
 import time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 
 import torch
 
@@ -28,9 +29,9 @@ class Model:
 
         torch.set_num_threads(1)
         torch.manual_seed(3)
-        self.tokenizer = bpe(["Which response is better? one two three four five six seven"], 300)
+        self.tokenizer = bpe([Path(__file__).read_text()], 600)  # some English
         config = LlamaConfig(
-            vocab_size=300,
+            vocab_size=600,
             hidden_size=32,
             intermediate_size=64,
             num_hidden_layers=2,
@@ -48,13 +49,19 @@ class Model:
 
     @torch.no_grad()
     def pick(self, prompt, replies):
-        """The likeliest reply; each alone in its batch."""
-        return max(replies, key=lambda reply: self.logp(prompt, self.ids(reply)))
-
-    def logp(self, prompt, reply):
-        ids = torch.tensor([[*prompt, *reply]])
-        logps = torch.log_softmax(self.model(input_ids=ids).logits[0, len(prompt) - 1 : -1], -1)
-        return logps.gather(1, ids[0, len(prompt) :, None]).sum().item()
+        """Greedy decoding held to the list: the likeliest next token among those that continue some reply."""
+        left = {reply: (*self.ids(reply), self.tokenizer.eos_token_id) for reply in replies}
+        at = 0
+        while len(left) > 1:
+            following = sorted({ids[at] for ids in left.values()})
+            best = following[0]
+            if len(following) > 1:
+                said = next(iter(left.values()))[:at]
+                logits = self.model(input_ids=torch.tensor([[*prompt, *said]]), logits_to_keep=1).logits[0, -1]
+                best = max(following, key=lambda token: logits[token].item())
+            left = {reply: ids for reply, ids in left.items() if ids[at] == best}
+            at += 1
+        return next(iter(left))
 
     @torch.no_grad()
     def generate(self, prompt, max_tokens):
