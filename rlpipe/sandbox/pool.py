@@ -1,0 +1,34 @@
+"""Many programs at once."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+
+from rlpipe.sandbox.isolation import Isolation
+from rlpipe.sandbox.jobs import Job, Verdict
+from rlpipe.sandbox.limits import Limits
+from rlpipe.sandbox.supervise import judge
+
+
+@dataclass(frozen=True)
+class Batch:
+    """One verdict a job, in order, and the seconds that all of them took together."""
+
+    verdicts: tuple[Verdict, ...]
+    wall_s: float
+
+    @property
+    def programs_per_s(self) -> float:
+        """The throughput; 0 of no programs."""
+        return len(self.verdicts) / self.wall_s if self.verdicts else 0.0
+
+
+def judge_all(jobs: Sequence[Job], isolation: Isolation, limits: Limits, *, workers: int) -> Batch:
+    """Judges the jobs, `workers` of them at a time. A worker is a thread: the work is in the guests' processes."""
+    began = time.perf_counter()
+    with ThreadPoolExecutor(workers, thread_name_prefix="sandbox") as pool:
+        verdicts = tuple(pool.map(lambda job: judge(job, isolation.level, limits), jobs))
+    return Batch(verdicts, time.perf_counter() - began)
