@@ -25,6 +25,10 @@ SAME = [
     ("0.5", "1/2"), ("1/2", "0.5"), ("1/3", "2/6"), ("0.5", "\\frac{1}{2}"), ("0.75", "\\dfrac{3}{4} cup"),
     ("1.5", "1 1/2"), ("-1.5", "-1 1/2"), ("12", "12\\text{ apples}"), ("0.1", "0.10"),
     ("9007199254740993", "9007199254740993"),
+    ("5", "x = 5"), ("5", "$5$"), ("5", "\\(5\\)"), ("5", "**5**"), ("5", "**$5$**"), ("1000", "1{,}000"),
+    ("0.5", "\\frac12"), ("-0.5", "-\\frac{1}{2}"), ("3.5", "3\\frac{1}{2}"), ("3.5", "3 \\frac12"),
+    ("5000", "5 \\times 10^3"), ("0.005", "5 × 10^{-3}"), ("-1250", "-1.25\\times 10^{3}"),
+    ("90", "90^\\circ"), ("20", "20^{\\circ} C"), ("12", "12\\mathrm{cm}"),
 ]  # fmt: skip
 
 DIFFERENT = [
@@ -37,6 +41,11 @@ DIFFERENT = [
     ("-5", "--5"), ("5", "--5"), ("-5", "-$-5"), ("5", "5/0"), ("5", "$"), ("5", "9" * 5000),
     ("9007199254740993", "9007199254740992"),  # equal as floats
     ("0.3333333333333333", "1/3"),
+    # Right as expressions, but what was asked is left undone, or done to a few digits.
+    ("5", "2 + 3"), ("4", "\\sqrt{16}"), ("8", "2^3"), ("1/3", "0.333333"), ("31/2", "3\\frac{1}{2}"),
+    ("5", "x = 5 = 6"), ("5", "x = 6 = 5"), ("5", "6 = 5"), ("5", "5 \\times 10^3"), ("5", "x = 5, y = 6"),
+    ("5", "$5$ or $6$"), ("5", "$5$, $6$"), ("5", "\\{5, 6\\}"), ("5", "5 \\pm 1"), ("5", "[4, 6]"),
+    ("5", "5 \\text{ or } 6"),
 ]  # fmt: skip
 
 
@@ -71,8 +80,28 @@ def test_another_number_or_more_than_one(gold: str, said: str) -> None:
         ("#### 5\n#### 6", None),
         ("\\boxed{5} \\boxed{6}", None),
         ("\\boxed{5", None),
-        ("the answer is 5", None),
+        ("5", None),
         ("", None),
+        # The last resort: the last line that says so.
+        ("the answer is 5", "5"),
+        ("So the answer is: $5.", "$5."),
+        ("Q: 2+3?\nA: 5", "5"),
+        ("**Final Answer:** 5", "5"),
+        ("**Answer: 5**", "5"),
+        ("> Answer: 5 apples", "5 apples"),
+        ("The answer is 4. Wait.\nThe answer is 5.\nThank you!", "5."),
+        ("A: The answer is 5.", "5."),
+        ("<think>the answer is 4</think>Hence the answer is 5", "5"),
+        ("<think>the answer is 5</think>I am done.", None),
+        ("The answer is 5 and the answer is 6", None),
+        ("The answer is 5 or 6", "5 or 6"),
+        ("A: 5, 6, 7", "5, 6, 7"),
+        ("A\n5", None),
+        ("Banana: 5", None),
+        # Not where another mark stands: that one counts, or nothing does.
+        ("\\boxed{4} so the answer is 5", "4"),
+        ("\\boxed{4} \\boxed{5} so the answer is 5", None),
+        ("<answer> the answer is 5", None),
     ],
 )
 def test_the_answer_committed_to(completion: str, answer: str | None) -> None:
@@ -82,8 +111,15 @@ def test_the_answer_committed_to(completion: str, answer: str | None) -> None:
 def test_a_gold_that_is_no_number_gives_no_score() -> None:
     missing = score("a reference text", "<answer>5</answer>")
     assert isinstance(missing, Missing)
-    assert "'a reference text' is no number" in missing.reason
+    assert "'a reference text' is no number, and no expression" in missing.reason
     assert isinstance(score("", "<answer></answer>"), Missing)
+    assert score("a reference text", "") == missing, "whatever the completion: it is the data's fault"
+
+
+def test_the_gold_may_be_a_whole_solution() -> None:
+    assert score("6+6=12\n#### 12", "#### 12") == 1.0
+    assert score("6+6=\\boxed{12}", "#### 12") == 1.0
+    assert score("6+6=\\boxed{12}", "#### 6") == 0.0
 
 
 def test_arithmetic_is_exact() -> None:
@@ -105,6 +141,8 @@ def test_all_real_golds_match_themselves_and_no_neighbour() -> None:
     golds = [solution.rpartition("####")[2].strip() for solution in solutions]
     tasks = [Task(str(n), "q", gold) for n, gold in enumerate(golds)]
     assert math_answer(tasks, solutions) == [1.0] * 8792
+    # The whole solution as the task's answer is the same question.
+    assert math_answer([Task(str(n), "q", solution) for n, solution in enumerate(solutions)], solutions) == [1.0] * 8792
     # Against the next row's solution: right only where both golds are the same number.
     neighbours = [*solutions[1:], solutions[0]]
     same = [number(a) == number(b) for a, b in zip(golds, [*golds[1:], golds[0]], strict=True)]
