@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from rlpipe.rewards.judges.base import JudgeDownError, JudgeError
 from rlpipe.rewards.judges.model_judge import Answer, Call, OnCall, Question
 from rlpipe.rewards.judges.settings import Endpoint
+from rlpipe.rewards.judges.templates import one_turn
 
 if TYPE_CHECKING:
     from openai import AsyncOpenAI
@@ -41,6 +42,7 @@ class EndpointRespondent:
             "temperature": endpoint.temperature,
             "max_tokens": endpoint.max_tokens,
             "structure": endpoint.structure,
+            "system_role": endpoint.system_role,
             "extra": dict(endpoint.extra),
             "seed": seed,
         }
@@ -110,9 +112,10 @@ class EndpointRespondent:
     def _request(self, question: Question) -> dict[str, Any]:
         endpoint = self._endpoint
         extra = dict(endpoint.extra)
+        folded = [{"role": "user", "content": one_turn(question.messages)}]
         request: dict[str, Any] = {
             "model": endpoint.model,
-            "messages": list(question.messages),
+            "messages": list(question.messages) if endpoint.system_role else folded,
             "seed": self._seed,
             endpoint.token_field: endpoint.max_tokens,
         }

@@ -96,10 +96,12 @@ class Journal:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         assert self._file is not None, "entered"
-        self._file.close()
-        self._file = None
-        write_judgments(self._path, self._own.values())
-        self._lock.release()
+        try:
+            self._file.close()
+            write_judgments(self._path, self._own.values())
+        finally:
+            self._file = None
+            self._lock.release()
 
     def get(self, key: str) -> Judgment | None:
         return self._own.get(key) or self._lent.get(key)

@@ -8,13 +8,13 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from rlpipe.errors import DataError
 from rlpipe.rewards.judges.base import Pair, PairVerdict, Winner
-from rlpipe.rewards.judges.statistics import LabelledPair
+from rlpipe.rewards.judges.statistics import Label, LabelledPair
 
-_LABELS: Mapping[int, Literal["first", "second"]] = {1: "first", 2: "second"}
+_LABELS: Mapping[int, Label] = {1: "first", 2: "second"}
 # The whole reply that its vanilla prompt asks for, (a) the response shown first.
 _REPLIES: Mapping[str, Winner] = {"Output (a)": "first", "Output (b)": "second"}
 _OTHER: Mapping[Winner, Winner] = {"first": "second", "second": "first", "tie": "tie"}

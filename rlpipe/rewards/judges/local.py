@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from rlpipe.rewards.judges.base import JudgeError
 from rlpipe.rewards.judges.model_judge import Answer, Call, OnCall, Question
-from rlpipe.rewards.judges.templates import Message
+from rlpipe.rewards.judges.templates import one_turn
 
 Encode = Callable[[str], Sequence[int]]
 
@@ -53,7 +53,7 @@ class LocalRespondent:
             self._model.train(was_training)
 
     def _answer(self, question: Question) -> Answer:
-        prompt = tuple(self._encode_prompt(_one_turn(question.messages)))
+        prompt = tuple(self._encode_prompt(one_turn(question.messages)))
         replies = {reply: tuple(self._encode_reply(reply)) for reply in question.template.replies}
         longest = len(prompt) + max(map(len, replies.values()))
         if longest > self._max_length:
@@ -89,8 +89,3 @@ def reply_logps(model: nn.Module, prompt: Sequence[int], replies: Sequence[Seque
     logp_CTV = torch.log_softmax(logits_CLV[:, start - 1 : -1].float(), -1)
     logp_CT = logp_CTV.gather(2, ids_CL[:, start:].unsqueeze(2)).squeeze(2)
     return torch.where(mask_CT, logp_CT, 0.0).sum(1)
-
-
-def _one_turn(messages: Sequence[Message]) -> str:
-    """All that is said, as one user turn: not every chat template knows a system."""
-    return "\n\n".join(message["content"] for message in messages)

@@ -23,6 +23,8 @@ class Endpoint:
         max_tokens: of a reply.
         token_field: how the server calls that limit.
         structure: json_schema (`response_format`), choice (vLLM's `structured_outputs`), none.
+        system_role: send the instructions as a system turn; where a model's chat template knows none (Gemma's), false
+            puts them before the question.
         extra: further fields of the request, as the server knows them.
         concurrency: questions in flight at once.
         timeout_s: for one attempt, from first byte sent to last byte read.
@@ -39,6 +41,7 @@ class Endpoint:
     max_tokens: int
     token_field: Literal["max_tokens", "max_completion_tokens"]
     structure: Structure
+    system_role: bool
     extra: Mapping[str, Any]
     concurrency: int
     timeout_s: float

@@ -1,4 +1,4 @@
-"""How far a judge can be trusted: accuracy, agreement with itself and position bias, on pairs with a known winner.
+"""How far a judge can be trusted: its agreement with itself, its position bias, and its accuracy where labels are.
 
 Each pair is judged twice, with either response shown first; a *verdict* is one of the two. Three figures are
 those of LLMBar (arXiv:2310.07641, section 4.1 and its published statistics, which come out of its raw outputs):
@@ -8,6 +8,8 @@ those of LLMBar (arXiv:2310.07641, section 4.1 and its published statistics, whi
     agreement   share of pairs with the same verdict in both orders.
     kappa       Cohen's kappa of the two orders, as of two raters who name a response:
                 (agreement - chance) / (1 - chance), chance = sum over names of p_forward(name) p_backward(name).
+
+All shares are in [0, 1], over the pairs with a verdict in both orders; the others are counted as missing.
 """
 
 from __future__ import annotations
@@ -21,7 +23,8 @@ from typing import Literal
 from rlpipe.rewards.judges.base import Pair, PairVerdict, Winner
 from rlpipe.stats import wilson
 
-Interval = tuple[float, float]
+Interval = tuple[float, float]  # 95%
+Label = Literal["first", "second"]
 
 
 @dataclass(frozen=True)
@@ -29,19 +32,16 @@ class LabelledPair:
     """A pair, and which response is the better one."""
 
     pair: Pair
-    label: Literal["first", "second"]
+    label: Label
 
 
 @dataclass(frozen=True)
-class Agreement:
-    """A judge on a labelled set. Shares are in [0, 1], over the pairs that have a verdict in both orders.
+class Consistency:
+    """A judge against itself; needs no label, so it goes with whatever a judge has labelled.
 
     Attributes:
         pairs: with both verdicts; no other figure than `missing` knows of the rest.
         missing: pairs that lack one.
-        accuracy: share of verdicts that are right, a tie half; `accuracy_interval` is 95%, over pairs.
-        right: share of pairs right in both orders.
-        wrong: share of pairs wrong in both orders.
         tied: share of pairs that are a tie in the end.
         agreement: share of pairs with the same verdict in both orders.
         kappa: see above; None where both orders name one and the same response throughout.
@@ -54,11 +54,6 @@ class Agreement:
 
     pairs: int
     missing: int
-    accuracy: float
-    accuracy_interval: Interval
-    right: float
-    right_interval: Interval
-    wrong: float
     tied: float
     agreement: float
     agreement_interval: Interval
@@ -69,42 +64,71 @@ class Agreement:
     flipped_to_first_interval: Interval | None
 
 
-def agreement(verdicts: Sequence[PairVerdict], labels: Sequence[Literal["first", "second"]]) -> Agreement | None:
-    """The figures of one judge on one labelled set; None where no pair has both its verdicts."""
-    judged = [
-        (verdict.forward, verdict.backward, label)
-        for verdict, label in zip(verdicts, labels, strict=True)
-        if verdict.forward is not None and verdict.backward is not None
-    ]
+@dataclass(frozen=True)
+class Accuracy:
+    """A judge against labels.
+
+    Attributes:
+        pairs: with both verdicts.
+        accuracy: share of verdicts that are right, a tie half; its interval is over pairs.
+        right: share of pairs right in both orders.
+        wrong: share of pairs wrong in both orders; what is neither is a tie.
+    """
+
+    pairs: int
+    accuracy: float
+    accuracy_interval: Interval
+    right: float
+    right_interval: Interval
+    wrong: float
+    wrong_interval: Interval
+
+
+def consistency(verdicts: Sequence[PairVerdict]) -> Consistency | None:
+    """How a judge agrees with itself; None where no pair has both its verdicts."""
+    judged = _both(verdicts)
     n = len(judged)
     if n == 0:
         return None
-    credits = [(credit(forward, label) + credit(backward, label)) / 2 for forward, backward, label in judged]
-    same = sum(forward == backward for forward, backward, _ in judged)
-    ends = Counter(_ending(forward, backward, label) for forward, backward, label in judged)
-    to_first = sum(forward == "first" and backward == "second" for forward, backward, _ in judged)
-    to_second = sum(forward == "second" and backward == "first" for forward, backward, _ in judged)
+    same = sum(forward == backward for forward, backward in judged)
+    to_first, to_second = judged.count(("first", "second")), judged.count(("second", "first"))
     flipped = to_first + to_second
-    return Agreement(
+    return Consistency(
         pairs=n,
         missing=len(verdicts) - n,
-        accuracy=sum(credits) / n,
-        accuracy_interval=_half_point_interval(sum(credits), n),
-        right=ends["right"] / n,
-        right_interval=wilson(ends["right"], n),
-        wrong=ends["wrong"] / n,
-        tied=ends["tied"] / n,
+        tied=sum(verdict.winner == "tie" for verdict in verdicts) / n,
         agreement=same / n,
         agreement_interval=wilson(same, n),
-        kappa=cohen_kappa([forward for forward, _, _ in judged], [backward for _, backward, _ in judged]),
-        first_shown=_first_shown([(forward, backward) for forward, backward, _ in judged]),
+        kappa=cohen_kappa([forward for forward, _ in judged], [backward for _, backward in judged]),
+        first_shown=_first_shown(judged),
         flipped=flipped,
         flipped_to_first=to_first / flipped if flipped else None,
         flipped_to_first_interval=wilson(to_first, flipped) if flipped else None,
     )
 
 
-def credit(verdict: Winner, label: Literal["first", "second"]) -> float:
+def accuracy(verdicts: Sequence[PairVerdict], labels: Sequence[Label]) -> Accuracy | None:
+    """How a judge agrees with labels; None where no pair has both its verdicts."""
+    known = [label for verdict, label in zip(verdicts, labels, strict=True) if verdict.winner is not None]
+    judged = list(zip(_both(verdicts), known, strict=True))
+    n = len(judged)
+    if n == 0:
+        return None
+    points = sum((credit(forward, label) + credit(backward, label)) / 2 for (forward, backward), label in judged)
+    right = sum(forward == backward == label for (forward, backward), label in judged)
+    wrong = sum(forward == backward and forward not in (label, "tie") for (forward, backward), label in judged)
+    return Accuracy(
+        pairs=n,
+        accuracy=points / n,
+        accuracy_interval=_half_point_interval(points, n),
+        right=right / n,
+        right_interval=wilson(right, n),
+        wrong=wrong / n,
+        wrong_interval=wilson(wrong, n),
+    )
+
+
+def credit(verdict: Winner, label: Label) -> float:
     """1 for the right response, 0 for the other, 1/2 for a tie."""
     return 0.5 if verdict == "tie" else float(verdict == label)
 
@@ -137,9 +161,13 @@ def _longer(pair: Pair) -> Winner:
     return "tie" if first == second else "first" if first > second else "second"
 
 
-def _ending(forward: Winner, backward: Winner, label: str) -> Literal["right", "wrong", "tied"]:
-    winner = PairVerdict(forward, backward).winner
-    return "tied" if winner == "tie" else "right" if winner == label else "wrong"
+def _both(verdicts: Sequence[PairVerdict]) -> list[tuple[Winner, Winner]]:
+    """The verdicts of the pairs that have both."""
+    return [
+        (verdict.forward, verdict.backward)
+        for verdict in verdicts
+        if verdict.forward is not None and verdict.backward is not None
+    ]
 
 
 def _first_shown(verdicts: Sequence[tuple[Winner, Winner]]) -> float | None:
@@ -149,7 +177,7 @@ def _first_shown(verdicts: Sequence[tuple[Winner, Winner]]) -> float | None:
 
 
 def _half_point_interval(points: float, n: int) -> Interval:
-    """Wilson's, for points that come in halves: wide enough for the whole numbers on either side.
+    """Wilson's for points that are no whole number: wide enough for the whole numbers on either side.
 
     Over pairs, not verdicts: the two verdicts of a pair are far from independent.
     """

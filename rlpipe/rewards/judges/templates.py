@@ -103,6 +103,11 @@ class Template:
         return json.dumps(value)
 
 
+def one_turn(messages: Sequence[Message]) -> str:
+    """All that is said, as one user turn: not every chat template knows a system."""
+    return "\n\n".join(message["content"] for message in messages)
+
+
 def _filled(text: str, fields: Mapping[str, str]) -> str:
     """One pass: a field's own text is never searched for further fields."""
     return _PLACEHOLDER.sub(lambda match: fields[match[1]], text)

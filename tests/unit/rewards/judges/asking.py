@@ -29,6 +29,7 @@ def endpoint(url: str, **changes: Any) -> Endpoint:
         "max_tokens": 8,
         "token_field": "max_tokens",
         "structure": "json_schema",
+        "system_role": True,
         "extra": {},
         "concurrency": 4,
         "timeout_s": 30.0,

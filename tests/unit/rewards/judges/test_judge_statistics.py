@@ -11,7 +11,7 @@ import pytest
 from rlpipe.errors import DataError
 from rlpipe.rewards.judges.base import Pair, PairVerdict
 from rlpipe.rewards.judges.llmbar import read_pairs, read_verdicts
-from rlpipe.rewards.judges.statistics import agreement, cohen_kappa, credit, longer_wins
+from rlpipe.rewards.judges.statistics import accuracy, cohen_kappa, consistency, credit, longer_wins
 from rlpipe.stats import wilson
 
 LLMBAR = Path(__file__).resolve().parents[5] / "shared" / "realdata" / "llmbar"
@@ -28,48 +28,54 @@ def test_ten_pairs_by_hand() -> None:
     # Right: 4 ONE, 2 TWO. Wrong: 1 ONE. Flipped: 2 to the response shown first, 1 to the other. One has no verdict.
     verdicts = [*[ONE] * 5, *[TWO] * 2, *[TO_FIRST] * 2, TO_SECOND, NONE]
     labels: list[Any] = [*["first"] * 4, "second", *["second"] * 2, *["first"] * 4]
-    found = agreement(verdicts, labels)
-    assert found is not None
-    assert (found.pairs, found.missing) == (10, 1)
-    assert found.accuracy == pytest.approx((6 + 3 * 0.5) / 10)
-    assert (found.right, found.wrong, found.tied) == (0.6, 0.1, 0.3)
-    assert found.agreement == 0.7
+    itself, truth = consistency(verdicts), accuracy(verdicts, labels)
+    assert itself is not None
+    assert truth is not None
+    assert (itself.pairs, itself.missing, truth.pairs) == (10, 1, 10)
+    assert (itself.agreement, itself.tied) == (0.7, 0.3)
     # Forward: 7 first, 3 second. Backward: 6 first, 4 second. By chance 0.7 * 0.6 + 0.3 * 0.4 = 0.54.
-    assert found.kappa == pytest.approx((0.7 - 0.54) / (1 - 0.54))
+    assert itself.kappa == pytest.approx((0.7 - 0.54) / (1 - 0.54))
     # The one shown first won in 7 of the forward and in 4 of the backward verdicts.
-    assert found.first_shown == pytest.approx(11 / 20)
-    assert (found.flipped, found.flipped_to_first) == (3, pytest.approx(2 / 3))
-    assert found.agreement_interval == wilson(7, 10)
-    assert found.flipped_to_first_interval == wilson(2, 3)
+    assert itself.first_shown == pytest.approx(11 / 20)
+    assert (itself.flipped, itself.flipped_to_first) == (3, pytest.approx(2 / 3))
+    assert itself.agreement_interval == wilson(7, 10)
+    assert itself.flipped_to_first_interval == wilson(2, 3)
+    assert truth.accuracy == pytest.approx((6 + 3 * 0.5) / 10)
+    assert (truth.right, truth.wrong) == (0.6, 0.1)
+    assert (truth.right_interval, truth.wrong_interval) == (wilson(6, 10), wilson(1, 10))
     # 7.5 points of 10: from Wilson's lower bound of 7 to its upper bound of 8.
-    assert found.accuracy_interval == (wilson(7, 10)[0], wilson(8, 10)[1])
+    assert truth.accuracy_interval == (wilson(7, 10)[0], wilson(8, 10)[1])
 
 
 def test_a_judge_that_always_takes_the_first_is_a_coin_and_shows_its_bias() -> None:
-    found = agreement([TO_FIRST] * 4, ["first", "second", "first", "second"])
-    assert found is not None
-    assert (found.accuracy, found.agreement, found.tied) == (0.5, 0.0, 1.0)
-    assert (found.first_shown, found.flipped_to_first) == (1.0, 1.0)
+    itself, truth = consistency([TO_FIRST] * 4), accuracy([TO_FIRST] * 4, ["first", "second", "first", "second"])
+    assert itself is not None
+    assert truth is not None
+    assert (truth.accuracy, itself.agreement, itself.tied) == (0.5, 0.0, 1.0)
+    assert (itself.first_shown, itself.flipped_to_first) == (1.0, 1.0)
     # One rater says first throughout, the other second: they agree as often as by chance, never.
-    assert found.kappa == 0.0
+    assert itself.kappa == 0.0
 
 
 def test_a_judges_own_tie_is_worth_half_in_its_order() -> None:
     assert [credit("tie", "first"), credit("first", "first"), credit("second", "first")] == [0.5, 1.0, 0.0]
-    found = agreement([PairVerdict("tie", "first"), PairVerdict("tie", "tie")], ["first", "first"])
-    assert found is not None
-    assert found.accuracy == pytest.approx(((0.5 + 1) / 2 + 0.5) / 2)
-    assert (found.agreement, found.tied, found.flipped) == (0.5, 1.0, 0)
-    assert found.first_shown == 0.0  # the only verdict that names a response: the one shown second
+    verdicts = [PairVerdict("tie", "first"), PairVerdict("tie", "tie")]
+    itself, truth = consistency(verdicts), accuracy(verdicts, ["first", "first"])
+    assert itself is not None
+    assert truth is not None
+    assert truth.accuracy == pytest.approx(((0.5 + 1) / 2 + 0.5) / 2)
+    assert (itself.agreement, itself.tied, itself.flipped) == (0.5, 1.0, 0)
+    assert itself.first_shown == 0.0  # the only verdict that names a response: the one shown second
 
 
 def test_where_nothing_is_known_nothing_is_said() -> None:
-    assert agreement([NONE], ["first"]) is None
-    assert agreement([], []) is None
-    always = agreement([ONE, ONE], ["first", "second"])
+    assert consistency([NONE]) is None
+    assert accuracy([NONE], ["first"]) is None
+    assert consistency([]) is None
+    always = consistency([ONE, ONE])
     assert always is not None
     assert (always.kappa, always.flipped_to_first, always.flipped_to_first_interval) == (None, None, None)
-    ties = agreement([PairVerdict("tie", "tie")], ["first"])
+    ties = consistency([PairVerdict("tie", "tie")])
     assert ties is not None
     assert ties.first_shown is None
 
@@ -103,9 +109,9 @@ def test_rows_in_the_form_of_llmbar_are_read_from_the_replies(tmp_path: Path) ->
     verdicts, pairs = read_verdicts(path), read_pairs(path)
     assert verdicts[:3] == [ONE, TWO, TO_FIRST]
     assert (verdicts[3].winner, verdicts[3].missing) == (None, "malformed: ['Both: Output (a)']")
-    found = agreement(verdicts, [labelled.label for labelled in pairs])
+    found = accuracy(verdicts, [labelled.label for labelled in pairs])
     assert found is not None
-    assert (found.pairs, found.missing, found.accuracy) == (3, 1, pytest.approx(2.5 / 3))
+    assert (found.pairs, found.accuracy) == (3, pytest.approx(2.5 / 3))
     path.write_text('[{"input": "p"}]')
     with pytest.raises(DataError, match=r"result\.json: row 1: needs input, output_1, output_2, and label 1 or 2"):
         read_pairs(path)
@@ -118,7 +124,7 @@ def test_rows_in_the_form_of_llmbar_are_read_from_the_replies(tmp_path: Path) ->
 
 @recorded
 @pytest.mark.parametrize(
-    ("judge", "pairs", "accuracy", "agreed", "kappa", "to_first"),
+    ("judge", "pairs", "right", "agreed", "kappa", "to_first"),
     [
         # GPT-4 on Natural: right twice in 93 of 100 pairs, once in 5: (93 + 2.5) / 100.
         ("Natural_GPT-4", 100, 0.955, 0.950, 0.898, (3, 5)),
@@ -129,29 +135,33 @@ def test_rows_in_the_form_of_llmbar_are_read_from_the_replies(tmp_path: Path) ->
     ],
 )
 def test_the_figures_of_the_recorded_judges_come_out(
-    judge: str, pairs: int, accuracy: float, agreed: float, kappa: float, to_first: tuple[int, int]
+    judge: str, pairs: int, right: float, agreed: float, kappa: float, to_first: tuple[int, int]
 ) -> None:
     path = LLMBAR / f"judge_{judge}_result.json"
-    found = agreement(read_verdicts(path), [labelled.label for labelled in read_pairs(path)])
-    assert found is not None
-    assert (found.pairs, found.missing) == (pairs, 0)
-    assert (round(found.accuracy, 3), round(found.agreement, 3)) == (accuracy, agreed)
-    assert found.kappa is not None
-    assert round(found.kappa, 3) == kappa
-    assert found.flipped == to_first[1]
-    assert found.flipped_to_first == pytest.approx(to_first[0] / to_first[1])
+    verdicts = read_verdicts(path)
+    itself, truth = consistency(verdicts), accuracy(verdicts, [labelled.label for labelled in read_pairs(path)])
+    assert itself is not None
+    assert truth is not None
+    assert (itself.pairs, itself.missing) == (pairs, 0)
+    assert (round(truth.accuracy, 3), round(itself.agreement, 3)) == (right, agreed)
+    assert itself.kappa is not None
+    assert round(itself.kappa, 3) == kappa
+    assert itself.flipped == to_first[1]
+    assert itself.flipped_to_first == pytest.approx(to_first[0] / to_first[1])
 
 
 @recorded
-@pytest.mark.parametrize(("part", "accuracy"), [("Natural", 0.565), ("Adversarial_Neighbor", 0.119)])
-def test_beside_them_the_longer_one_wins(part: str, accuracy: float) -> None:
+@pytest.mark.parametrize(("part", "right"), [("Natural", 0.565), ("Adversarial_Neighbor", 0.119)])
+def test_beside_them_the_longer_one_wins(part: str, right: float) -> None:
     # On Natural 56 of 100 longer ones are right and one pair is as long: 56.5. On Neighbor 16 of 134, so that
     # ChatGPT's 19.4% is little better than counting letters, and both are far below a coin.
     labelled = read_pairs(LLMBAR / f"judge_{part}_ChatGPT_result.json")
-    found = agreement(longer_wins([row.pair for row in labelled]), [row.label for row in labelled])
-    assert found is not None
-    assert round(found.accuracy, 3) == accuracy
-    assert found.agreement == 1.0
+    verdicts = longer_wins([row.pair for row in labelled])
+    itself, truth = consistency(verdicts), accuracy(verdicts, [row.label for row in labelled])
+    assert itself is not None
+    assert truth is not None
+    assert round(truth.accuracy, 3) == right
+    assert itself.agreement == 1.0
 
 
 @recorded
