@@ -1,4 +1,4 @@
-"""`rlpipe`: run the pipeline, adopt a run, check the parameters, serve the flow, run one stage."""
+"""`rlpipe`: run the pipeline, adopt a run, check the parameters, score a file, serve the flow."""
 
 from __future__ import annotations
 
@@ -66,6 +66,17 @@ def _parser() -> argparse.ArgumentParser:
     )  # fmt: skip
     bandit.add_argument("--plot", type=Path, metavar="FILE", help="also draw it, as PNG, SVG or PDF")
     bandit.set_defaults(command=_bandit)
+
+    score = commands.add_parser("score", help="score a file of completions by one verifier")
+    score.add_argument("--reward", required=True, metavar="NAME",
+                       help="a verifier, such as math_answer, or module:function of your own")  # fmt: skip
+    score.add_argument("--input", type=Path, required=True, metavar="FILE",
+                       help="JSON lines with prompt, completion, and what the verifier needs")  # fmt: skip
+    score.add_argument("--output", type=Path, required=True, metavar="FILE",
+                       help="the same rows with score (null where there is none) and reason")  # fmt: skip
+    score.add_argument("-S", "--set", dest="options", action="append", default=[], metavar="KEY=VALUE",
+                       help="an option of the verifier, such as max_length=200; may be repeated")  # fmt: skip
+    score.set_defaults(command=_score)
 
     serve = commands.add_parser("serve", help="offer the flows as deployments of a running Prefect server")
     serve.set_defaults(command=_serve)
@@ -162,6 +173,14 @@ def _bandit(arguments: argparse.Namespace) -> int:
         from rlpipe.bandit.plot import save
 
         save(outcome, arguments.plot)
+    return 0
+
+
+def _score(arguments: argparse.Namespace) -> int:
+    from rlpipe.scoring import score_file
+
+    asked = (arguments.reward, arguments.options, arguments.input, arguments.output)
+    print(score_file(*asked, Path.cwd()))
     return 0
 
 

@@ -15,6 +15,17 @@ class Missing:
     reason: str
 
 
+class Explained(float):
+    """A score that says how it came about; in every calculation it is the number alone."""
+
+    reason: str
+
+    def __new__(cls, score: float, reason: str) -> Explained:
+        made = super().__new__(cls, score)
+        made.reason = reason
+        return made
+
+
 # Batch in, one score or one Missing out for each completion, in order.
 Component = Callable[[Sequence[Task], Sequence[str]], list[float | Missing]]
 # A component before its options are bound: they are its parameters behind tasks and completions.

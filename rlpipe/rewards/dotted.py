@@ -22,7 +22,7 @@ _DIGITS = 16
 
 def is_dotted(name: str) -> bool:
     """Whether `name` is a path to a function rather than a component's name."""
-    return ":" in name
+    return ":" in name or "." in name
 
 
 def dotted(path: str, root: Path, at: str) -> ComponentFunction:
@@ -34,8 +34,8 @@ def dotted(path: str, root: Path, at: str) -> ComponentFunction:
     Raises: ConfigError if there is no such module or function; when called, RewardError if the answer is not one
         score a completion.
     """
-    module_name, colon, name = path.partition(":")
-    if not (colon and module_name and name):
+    module_name, name = _parts(path)
+    if not (module_name and name):
         raise ConfigError(f"{at}={path}: expected module:function, such as my_package.my_module:my_function.")
     function = getattr(_module(module_name, root, f"{at}={path}"), name, None)
     if not callable(function):
@@ -50,7 +50,7 @@ def refuse_unrecorded(path: str, recorded: str | None, at: str) -> None:
 
     Raises: ConfigError if `recorded` is not how the hash of the module's file begins.
     """
-    file = Path(sys.modules[path.partition(":")[0]].__file__ or "")
+    file = Path(sys.modules[_parts(path)[0]].__file__ or "")
     if not file.is_file() or file.resolve().is_relative_to(_WATCHED.resolve()):
         return
     found = hashlib.sha256(file.read_bytes()).hexdigest()
@@ -60,6 +60,12 @@ def refuse_unrecorded(path: str, recorded: str | None, at: str) -> None:
             f'change of it must show in params.yaml, or its old results would stay. Set sha256: "{found[:_DIGITS]}", '
             "or move the file into rlpipe/rewards/, which DVC watches."
         )
+
+
+def _parts(path: str) -> tuple[str, str]:
+    """Module and function; `module.function` is understood, too."""
+    module_name, _, name = path.partition(":") if ":" in path else path.rpartition(".")
+    return module_name, name
 
 
 def _module(name: str, root: Path, at: str) -> Any:

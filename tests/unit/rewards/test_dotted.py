@@ -46,6 +46,7 @@ def test_it_is_imported_from_the_runs_folder_and_sees_the_columns(
 ) -> None:
     module = written(SOURCE)
     assert dotted(f"{module}:words", tmp_path, "at")(TASKS, ["a", "a b", ""]) == [1.0, 2.0, 0.0]
+    assert dotted(f"{module}.words", tmp_path, "at")(TASKS, ["a", "a b", ""]) == [1.0, 2.0, 0.0]
     assert dotted(f"{module}:columns", tmp_path, "at")(TASKS, ["", "", ""]) == [1.0, 1.0, 1.0]
 
 
