@@ -77,6 +77,7 @@ def _from_policy(stage: Stage) -> tuple[list[Preference], dict[str, float]]:
         "data/rows": prompts,
         "data/too_long": tasks.too_long,
         "data/ties_dropped": prompts - len(pairs),
+        "data/samples_missing": sum(one.total is None for one in scored),
         "data/tokens_drawn": tokens,
     }
 

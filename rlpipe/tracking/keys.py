@@ -45,14 +45,16 @@ KEYS: tuple[Key, ...] = (
         "opens is reward hacking", POLICY),
     Key("reward/total_mean", "mean over samples of the summed per-token reward, KL placed in the reward "
         "included", "reward", "rises", RL),
-    Key("reward/<component>_mean", "mean over samples of one component, unweighted", "reward",
+    Key("reward/<component>_mean", "mean over samples of one component: 0 behind its closed gate, before norm, clip "
+        "and weight", "reward",
         "rises if its weight is positive", POLICY),
     Key("reward/frac_zero_std", "share of prompts whose samples all score alike: they give no gradient to an "
         "algorithm that subtracts the group's mean; always 1 where group_size is 1", "share", "< 0.8", RL),
     Key("reward/prompts_kept", "prompts with a spread of scores that the step learned from, after resampling",
         "prompts",
         "= prompts_per_step", "resample_rounds"),
-    Key("reward/missing_frac", "samples without a score / samples", "share", "0", POLICY),
+    Key("reward/missing_frac", "samples without a score / samples; they are left out of everything else", "share",
+        "0; above rewards.max_missing the run stops", POLICY),
     # ---- KL
     Key("kl/ref_k1_token", "mean over response tokens of log π(a) − log π_ref(a), untempered", "nats a token",
         "0 to 0.5; noisy, may be negative", POLICY),
@@ -191,6 +193,8 @@ KEYS: tuple[Key, ...] = (
         "sft, pairs"),
     Key("data/ties_dropped", "prompts whose samples all score alike and give no pair", "prompts",
         "< half of data/rows", "pairs"),
+    Key("data/samples_missing", "samples without a score, which take no part", "samples",
+        "0; above rewards.max_missing of them the stage stops", "pairs"),
     Key("data/tokens_drawn", "tokens of the samples that the pairs were made from", "tokens",
         "≤ token_budget + a prompt",
         "pairs"),

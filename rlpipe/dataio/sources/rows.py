@@ -17,7 +17,8 @@ def rows(data: Data, tables: Tables, seed: int) -> Sequence[Candidate]:
     (prompt, chosen, rejected) and `heldout` (prompt, answer).
 
     Without a `heldout` table, `data.heldout_fraction` of the tasks' prompts is held out, among those that no
-    demonstration shows. `answer` may be empty: for rewards that need no gold answer.
+    demonstration shows. `answer` may be empty: for rewards that need no gold answer. Every other column of a task's
+    row goes with the task, for rewards that need it, such as tests.
 
     Raises: DataError if too few tasks have prompts that no demonstration shows.
     """
@@ -40,7 +41,8 @@ def _demonstration(row: RawRow) -> Mapping[Split, Record]:
 def _task(row: RawRow) -> Task:
     prompt = text(row, "prompt")
     has_answer = row.value.get("answer") not in (None, "")
-    return Task(row.id, prompt, text(row, "answer") if has_answer else "")
+    columns = {name: value for name, value in row.value.items() if name not in ("prompt", "answer")}
+    return Task(row.id, prompt, text(row, "answer") if has_answer else "", columns)
 
 
 def _learn(row: RawRow) -> Mapping[Split, Record]:
