@@ -52,14 +52,17 @@ def bind(name: str, part: RewardPart, functions: Mapping[str, ComponentFunction]
     return bound(function, part.options, at)
 
 
-def refuse(parts: Mapping[str, RewardPart], root: Path, at: str) -> None:
+def refuse(parts: Mapping[str, RewardPart], root: Path, at: str, made: Sequence[str] = MADE_BY_STAGES) -> None:
     """Refuse what no stage could make of the reward at key `at`; nothing is loaded but a user's own modules.
 
+    Args: made: those of MADE_BY_STAGES that exist when the reward is used.
     Raises: ConfigError on the first mistake.
     """
     for name, part in parts.items():
         key = f"{at}.{name}"
         if part.function is None and name in MADE_BY_STAGES:
+            if name not in made:
+                raise ConfigError(f"{key}: {name} does not exist yet where this is scored. Take a verifier or a judge.")
             if part.options:
                 raise ConfigError(
                     f"{key}.{next(iter(part.options))}: {name} has no options here; its settings are the section "

@@ -21,7 +21,7 @@ def checked(root: Path) -> Params:
     for name, made in plans(params).items():
         if isinstance(made, RLPlan):
             refuse(made.budget.reward, root, f"policy.{name}.reward")
-    refuse(params.pairs.reward, root, "pairs.reward")
+    refuse(params.pairs.reward, root, "pairs.reward", made=("judge",))
     refuse_as_gold(params.evaluate.reward, "evaluate.reward")
     return params
 

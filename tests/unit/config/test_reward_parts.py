@@ -94,6 +94,8 @@ def test_a_mistake_in_a_policys_reward_is_refused(reward: dict[str, Any], said: 
 def test_the_same_holds_for_the_pairs_and_for_what_evaluates(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"pairs\.reward\.lenght: no such component\. Did you mean 'length'\?"):
         checked(written(tmp_path, "pairs.reward={lenght: 1.0}"))
+    with pytest.raises(ConfigError, match=r"pairs\.reward\.reward_model: reward_model does not exist yet"):
+        checked(written(tmp_path, "pairs.reward={reward_model: 1.0}"))
     with pytest.raises(ConfigError, match=r"evaluate\.reward=maths: no such verifier\. Did you mean 'math_answer'\?"):
         checked(written(tmp_path, "evaluate.reward=maths"))
     with pytest.raises(ConfigError, match=r"evaluate\.reward=http: it cannot do without url"):

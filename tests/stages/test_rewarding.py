@@ -1,0 +1,76 @@
+"""A stage's reward from params.yaml: the policy's own tokenizer, the user's own function, and when the run stops."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from rlpipe.config import parse
+from rlpipe.config.edit import edited
+from rlpipe.config.schema import RewardPart
+from rlpipe.errors import ConfigError, RewardError
+from rlpipe.stages.base import Stage
+from rlpipe.stages.bench import Bench
+from rlpipe.stages.rewarding import gold, reward
+from rlpipe.training.batching import Batching
+from rlpipe.types import Task
+
+TEXT = (Path(__file__).resolve().parents[2] / "params.yaml").read_text(encoding="utf-8")
+TASKS = [Task(f"t:{n}", "3+4", "7") for n in range(2)]
+
+
+def bench(root: Path, tokenizer: Any, *assignments: str) -> Bench:
+    """What a stage has in the workspace `root`, with the policy's tokenizer on disk."""
+    tokenizer.save_pretrained(root / "models/sft")
+    params = parse(edited(TEXT, None, assignments))
+    stage = Stage("pairs", "", root, params, tracker=None)  # type: ignore[arg-type]
+    device = torch.device("cpu")
+    return Bench(stage, device, tokenizer, Batching(tokenizer.pad_token_id, device, "float32"))
+
+
+def test_lengths_are_counted_by_the_policys_own_tokenizer(tmp_path: Path, tokenizer: Any) -> None:
+    parts = "{math_answer: 1.0, length: {weight: 0.5, max_length: 20, cache_length: 10}}"
+    work = bench(tmp_path, tokenizer, f"pairs.reward={parts}")
+    texts = ["#### 7", "3+4=7 3+4=7 #### 7"]
+    # The tokenizer has a token a character, so 18 tokens are (10 - 18) / 10 = -0.8: 1 - 0.5 * 0.8.
+    scored = reward(work, work.stage.params.pairs.reward)(TASKS, texts)
+    assert [len(tokenizer(text, add_special_tokens=False)["input_ids"]) for text in texts] == [6, 18]
+    assert [s.total for s in scored] == pytest.approx([1.0, 0.6])
+    assert scored[1].components == {"math_answer": 1.0, "length": -0.8}
+
+
+def test_a_function_of_the_workspace_is_a_component(tmp_path: Path, tokenizer: Any) -> None:
+    source = "def shout(tasks, completions, *, mark: str):\n    return [text.count(mark) for text in completions]\n"
+    (tmp_path / "own_stage_module.py").write_text(source, encoding="utf-8")
+    digest = hashlib.sha256(source.encode()).hexdigest()[:16]
+    part = f'{{weight: 2.0, function: "own_stage_module:shout", sha256: "{digest}", mark: "!"}}'
+    work = bench(tmp_path, tokenizer, f"pairs.reward={{shout: {part}}}")
+    assert [s.total for s in reward(work, work.stage.params.pairs.reward)(TASKS, ["!!", ""])] == [4.0, 0.0]
+
+
+def test_the_run_stops_above_the_rate_that_params_yaml_allows(tmp_path: Path, tokenizer: Any) -> None:
+    tasks = [*TASKS, Task("t:3", "?", "seven")]
+    for limit, stops in (("0.3", True), ("0.34", False)):  # 1 of 3
+        work = bench(tmp_path, tokenizer, f"rewards.max_missing={limit}")
+        scorer = reward(work, work.stage.params.pairs.reward)
+        if stops:
+            with pytest.raises(RewardError, match=r"max_missing=0\.3: 1 of 3 .* 1 × math_answer: the task's answer"):
+                scorer(tasks, ["#### 7"] * 3)
+        else:
+            assert [s.total for s in scorer(tasks, ["#### 7"] * 3)] == [1.0, 1.0, None]
+
+
+def test_a_process_reward_model_has_no_part_in_whole_responses(tmp_path: Path, tokenizer: Any) -> None:
+    parts = {name: RewardPart(weight=1.0) for name in ("math_answer", "process_reward_model")}
+    assert reward(bench(tmp_path, tokenizer), parts)(TASKS, ["#### 7", "7"])[0].components == {"math_answer": 1.0}
+
+
+def test_what_evaluates_is_the_verifier_by_itself(tmp_path: Path, tokenizer: Any) -> None:
+    work = bench(tmp_path, tokenizer)
+    assert [s.total for s in gold(work.stage.params)(TASKS, ["#### 7", "7"])] == [1.0, 0.0]
+    with pytest.raises(ConfigError, match="no such component"):
+        gold(bench(tmp_path, tokenizer, "evaluate.reward=judge").stage.params)
