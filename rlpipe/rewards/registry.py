@@ -8,6 +8,7 @@ from pathlib import Path
 from rlpipe.config.schema import RewardPart
 from rlpipe.errors import ConfigError, nearest
 from rlpipe.rewards.base import Component, ComponentFunction, Missing
+from rlpipe.rewards.code_tests import code_tests
 from rlpipe.rewards.dotted import dotted, refuse_unrecorded
 from rlpipe.rewards.format import tag_format
 from rlpipe.rewards.http import http_reward
@@ -21,6 +22,7 @@ from rlpipe.types import Task
 
 VERIFIERS: Mapping[str, ComponentFunction] = {
     "math_answer": math_answer,
+    "code_tests": code_tests,
     "format": tag_format,
     "token_f1": token_f1,
     "length": length,

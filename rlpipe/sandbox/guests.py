@@ -133,13 +133,14 @@ class Guest:
         """Kills what is left of the guest and waits until it is gone. Idempotent."""
         if self._process.returncode is not None:
             return
+        gone = False
         try:
-            if self._first is not None:
-                self._end_namespace(self._first)
+            gone = self._first is not None and self._end_namespace(self._first)
         finally:
-            # The leader is not yet waited for, so that its number still names this group and no other.
-            with contextlib.suppress(ProcessLookupError):
-                os.killpg(self._process.pid, signal.SIGKILL)
+            if not gone:
+                # The leader is not yet waited for, so that its number still names this group and no other.
+                with contextlib.suppress(ProcessLookupError):
+                    os.killpg(self._process.pid, signal.SIGKILL)
             self._process.wait()
             self.end_input()
             for stream in (self._process.stdout, self._process.stderr):
@@ -152,13 +153,25 @@ class Guest:
         stdin, stdout, stderr = [stream.fileno() for stream in streams if stream is not None]
         return stdin, stdout, stderr
 
-    def _end_namespace(self, first: int) -> None:
-        """The first process of a process namespace dies last: when it is gone, all are."""
-        with contextlib.suppress(ProcessLookupError):
-            signal.pidfd_send_signal(first, signal.SIGKILL)
-        with contextlib.suppress(GuestFault):
-            _wait(first, select.POLLIN, time.monotonic() + _END_S)
-        os.close(first)
+    def _end_namespace(self, first: int) -> bool:
+        """Kills a process namespace by its first process, which dies last: when that is gone, all are.
+
+        The processes of bwrap outside of it then end by themselves, each waiting for the one that it started.
+        Returns whether they did.
+        """
+        leader = os.pidfd_open(self._process.pid)
+        deadline = time.monotonic() + _END_S
+        try:
+            with contextlib.suppress(ProcessLookupError):
+                signal.pidfd_send_signal(first, signal.SIGKILL)
+            for process in (first, leader):
+                _wait(process, select.POLLIN, deadline)
+        except GuestFault:
+            return False
+        finally:
+            os.close(leader)
+            os.close(first)
+        return True
 
     def _first_process(self) -> int | None:
         """A descriptor of the sandbox's first process, None without a sandbox or where it has ended already."""

@@ -12,7 +12,8 @@ class CallTests:
     Attributes:
         sources: the program, in the ways that a completion may be meant; the first one that compiles is run.
         tests: sources, run in order; where they define `check`, that is called with the first of `functions`.
-        functions: names that are the program's even where the tests or Python know them too.
+        functions: names that are the program's, even where Python knows them too. Without any, every name that
+            the tests use and do not define is the program's.
         preamble: what the dataset itself defines for the program, and the tests may use.
         setup: what the dataset defines for the tests alone.
     """

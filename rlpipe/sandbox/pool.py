@@ -6,11 +6,12 @@ import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from queue import Empty, SimpleQueue
 
 from rlpipe.sandbox.isolation import Isolation
 from rlpipe.sandbox.jobs import Job, Verdict
 from rlpipe.sandbox.limits import Limits
-from rlpipe.sandbox.supervise import judge
+from rlpipe.sandbox.supervise import Bench
 
 
 @dataclass(frozen=True)
@@ -29,6 +30,22 @@ class Batch:
 def judge_all(jobs: Sequence[Job], isolation: Isolation, limits: Limits, *, workers: int) -> Batch:
     """Judges the jobs, `workers` of them at a time. A worker is a thread: the work is in the guests' processes."""
     began = time.perf_counter()
-    with ThreadPoolExecutor(workers, thread_name_prefix="sandbox") as pool:
-        verdicts = tuple(pool.map(lambda job: judge(job, isolation.level, limits), jobs))
-    return Batch(verdicts, time.perf_counter() - began)
+    waiting: SimpleQueue[int] = SimpleQueue()
+    for at in range(len(jobs)):
+        waiting.put(at)
+    verdicts: dict[int, Verdict] = {}
+
+    def work() -> None:
+        with Bench(isolation.level, limits) as bench:
+            while True:
+                try:
+                    at = waiting.get_nowait()
+                except Empty:
+                    return
+                verdicts[at] = bench.judge(jobs[at])
+
+    workers = min(workers, len(jobs))
+    with ThreadPoolExecutor(max(workers, 1), thread_name_prefix="sandbox") as pool:
+        for done in [pool.submit(work) for _ in range(workers)]:
+            done.result()
+    return Batch(tuple(verdicts[at] for at in range(len(jobs))), time.perf_counter() - began)

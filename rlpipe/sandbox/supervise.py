@@ -10,6 +10,8 @@ import secrets
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
+from types import TracebackType
 
 from rlpipe.sandbox.errors import GuestFault, MachineFault
 from rlpipe.sandbox.guest import wire
@@ -29,19 +31,71 @@ class _Unknown(Exception):  # noqa: N818 - an outcome
     """Nobody can say whether the program is right; says why."""
 
 
-def judge(job: Job, level: Level, limits: Limits) -> Verdict:
-    """Runs one program against its tests, in sandboxes that are gone when this returns."""
-    calls = _Counter()
-    try:
-        if isinstance(job, CallTests):
-            _judge_calls(job, level, limits, calls)
-        else:
-            _judge_outputs(job, level, limits, calls)
-    except _Failed as failed:
-        return Verdict(False, str(failed), level, calls.answered)
-    except (_Unknown, MachineFault) as unknown:
-        return Verdict(None, str(unknown), level, calls.answered)
-    return Verdict(True, "", level, calls.answered)
+class Bench:
+    """A worker's place: where jobs are judged one after the other, with one evaluator for as long as it is sound.
+
+    As a context it leaves no process behind. To be used by the thread that made it: a sandbox dies with the thread
+    that started it.
+    """
+
+    def __init__(self, level: Level, limits: Limits) -> None:
+        self.level, self.limits = level, limits
+        self._tests: Guest | None = None
+
+    def __enter__(self) -> Bench:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None) -> None:
+        self._dismiss()
+
+    def judge(self, job: Job) -> Verdict:
+        """Runs one program against its tests; its sandbox is gone when this returns."""
+        calls = _Counter()
+        try:
+            if isinstance(job, CallTests):
+                self._judge_calls(job, calls)
+            else:
+                _judge_outputs(job, self.level, self.limits, calls)
+        except _Failed as failed:
+            return Verdict(False, str(failed), self.level, calls.answered)
+        except (_Unknown, MachineFault) as unknown:
+            return Verdict(None, str(unknown), self.level, calls.answered)
+        return Verdict(True, "", self.level, calls.answered)
+
+    def _judge_calls(self, job: CallTests, calls: _Counter) -> None:
+        """Returns where the program passes. Raises: _Failed, _Unknown, MachineFault."""
+        limits = self.limits
+        with Guest("candidate", self.level, limits, value_bytes=limits.output_bytes) as candidate:
+            tests = self._evaluator()
+            candidate.ready()
+            deadline = time.monotonic() + limits.wall_s
+            _ask(candidate, wire.LOAD, wire.encode(list(job.sources), _UNBOUNDED), deadline, limits)
+            try:
+                last_word = _relay(job, tests, candidate, deadline, limits, calls)
+            except BaseException:
+                self._dismiss()  # it waits for an answer that will not come, or is no more
+                raise
+            _conclude(last_word, calls)
+            # The candidate must be there to the end, and not have said a word too many.
+            _ask(candidate, wire.PING, b"", deadline, limits)
+            _expect_silence(candidate)
+
+    def _evaluator(self) -> Guest:
+        if self._tests is None:
+            # It forks, once a job; and it holds nothing but the dataset's code.
+            limits = replace(self.limits, fork=True)
+            self._tests = Guest("evaluator", self.level, limits, value_bytes=limits.output_bytes)
+            try:
+                self._tests.ready()
+            except BaseException:
+                self._dismiss()
+                raise
+        return self._tests
+
+    def _dismiss(self) -> None:
+        if self._tests is not None:
+            self._tests.close()
+            self._tests = None
 
 
 class _Counter:
@@ -54,33 +108,26 @@ class _Counter:
 # ---- calls ----------------------------------------------------------------------------------------------
 
 
-def _judge_calls(job: CallTests, level: Level, limits: Limits, calls: _Counter) -> None:
-    """Returns where the program passes. Raises: _Failed, _Unknown, MachineFault."""
-    with (
-        Guest("evaluator", level, limits, value_bytes=limits.output_bytes) as tests,
-        Guest("candidate", level, limits, value_bytes=limits.output_bytes) as candidate,
-    ):
-        tests.ready()
-        candidate.ready()
-        deadline = time.monotonic() + limits.wall_s
-        task = [job.preamble, job.setup, list(job.tests), list(job.functions)]
+def _relay(job: CallTests, tests: Guest, candidate: Guest, deadline: float, limits: Limits, calls: _Counter) -> bytes:
+    """Carries calls from the tests to the candidate and answers back; returns the tests' last word.
+
+    Raises: _Failed, _Unknown.
+    """
+    task = [job.preamble, job.setup, list(job.tests), list(job.functions)]
+    with _blaming_tests(calls):
+        tests.send(wire.frame(wire.encode(task, _UNBOUNDED)), deadline)
+    while True:
         with _blaming_tests(calls):
-            tests.send(wire.frame(wire.encode(task, _UNBOUNDED)), deadline)
-        _ask(candidate, wire.LOAD, wire.encode(list(job.sources), _UNBOUNDED), deadline, limits)
-        while True:
-            with _blaming_tests(calls):
-                message = tests.receive(deadline, limits.output_bytes + _OVERHEAD)
-            if message[:1] != wire.ASK:
-                break
-            calls.asked += 1
-            reply = _ask(candidate, wire.CALL, message[1:], deadline, limits)
-            calls.answered += 1
-            with _blaming_tests(calls):
-                tests.send(wire.frame(*reply), deadline)
-        _conclude(message, calls)
-        # It must be there to the end, and not have said a word too many.
-        _ask(candidate, wire.PING, b"", deadline, limits)
-        _expect_silence(candidate)
+            message = tests.receive(deadline, limits.output_bytes + _OVERHEAD)
+            if message[:1] == wire.DIED:
+                raise GuestFault("the process died")
+        if message[:1] != wire.ASK:
+            return message
+        calls.asked += 1
+        reply = _ask(candidate, wire.CALL, message[1:], deadline, limits)
+        calls.answered += 1
+        with _blaming_tests(calls):
+            tests.send(wire.frame(*reply), deadline)
 
 
 def _conclude(message: bytes, calls: _Counter) -> None:

@@ -3,6 +3,9 @@
 The names of the candidate's functions stand for calls: the arguments go out as plain values, and what comes back
 is decoded to exact built-in types before a test sees it. So no object of the candidate's, with its own idea of
 equality, is ever compared here, and no exception class of its making passes through a test.
+
+Starting an interpreter takes longer than most tests, so one evaluator serves many jobs: each in a child of its own,
+forked from a process in which no test has ever run.
 """
 
 from __future__ import annotations
@@ -70,36 +73,51 @@ class _Proxy:
         return self._supervisor.ask(self._name, args, kwargs)
 
     def __getattr__(self, attribute: str) -> Any:
-        # Tests often say `math.isclose` without an import, because the program they were written for has one.
+        # Tests may say `math.isclose` without an import, because the program they were written for has one.
         if self._name in sys.stdlib_module_names:
             return getattr(__import__(self._name), attribute)
         raise AttributeError(f"{self._name}.{attribute}: tests can call the solution's functions, nothing else of it")
 
 
 class _Names(dict[str, object]):
-    """The tests' globals, in which a name that nobody defined is one of the candidate's."""
+    """The tests' globals, in which a name that nobody defined is one of the candidate's, if it may be.
 
-    def __init__(self, supervisor: _Supervisor) -> None:
+    It may be one of `functions`; where the dataset names none, any that is no built-in.
+    """
+
+    def __init__(self, supervisor: _Supervisor, functions: list[str]) -> None:
         super().__init__(__name__="tests", __builtins__=builtins)
-        self.supervisor = supervisor
+        self.supervisor, self.functions = supervisor, functions
 
-    def __missing__(self, name: str) -> _Proxy:
-        if hasattr(builtins, name):
-            raise KeyError(name)
-        return _Proxy(name, self.supervisor)
+    def __missing__(self, name: str) -> object:
+        if not self.functions and not hasattr(builtins, name):
+            return _Proxy(name, self.supervisor)
+        if name in sys.stdlib_module_names:
+            return __import__(name)
+        raise KeyError(name)
 
 
 def main(limits: dict[str, int], value_bytes: int) -> None:
-    """Reads [preamble, setup, tests, functions], runs the tests, and says how it went.
-
-    Only a run to the end of every test, with a call in it, is a pass.
-    """
+    """Takes jobs, one at a time, until the supervisor closes the requests or kills this process."""
     requests, replies = private_channel()
     confine(limits)
     announce(replies)
-    supervisor = _Supervisor(requests, replies, value_bytes)
-    preamble, setup, tests, functions = wire.decode(wire.read_frame(requests))
-    names = _Names(supervisor)
+    while True:
+        try:
+            job = wire.read_frame(requests)
+        except EOFError:
+            os._exit(0)
+        child = os.fork()
+        if child == 0:
+            _run(_Supervisor(requests, replies, value_bytes), *wire.decode(job))
+        _, status = os.waitpid(child, 0)
+        if status:
+            wire.write_frame(replies, wire.DIED, f"status {status}".encode())
+
+
+def _run(supervisor: _Supervisor, preamble: str, setup: str, tests: list[str], functions: list[str]) -> NoReturn:
+    """Runs the tests and says how it went. Only a run to the end of every test, with a call in it, is a pass."""
+    names = _Names(supervisor, functions)
     try:
         for source in (preamble, setup, *tests):
             steady(source)
@@ -111,7 +129,7 @@ def main(limits: dict[str, int], value_bytes: int) -> None:
             exec(compile(source, "<tests>", "exec", dont_inherit=True), names)
         check = names.get("check")
         if callable(check) and functions:
-            check(names[functions[0]])
+            check(_Proxy(functions[0], supervisor))
     except BaseException as error:
         # Before the first call nothing of the candidate's was here, so that an error is the dataset's.
         supervisor.finish(wire.FAILED if supervisor.calls else wire.BROKEN, _told(error))

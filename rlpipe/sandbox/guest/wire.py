@@ -30,8 +30,9 @@ READY = b"R"
 # of the types above; an exception that nobody expects, which is any on loading, and SystemExit and its like always.
 LOAD, CALL, PING = b"L", b"C", b"P"
 VALUE, RAISED, UNPLAIN, LEFT = b"v", b"e", b"u", b"x"
-# An evaluator to the supervisor: call the candidate; every test held; a test did not; the tests are no tests.
-ASK, PASSED, FAILED, BROKEN = b"A", b"P", b"F", b"B"
+# An evaluator to the supervisor: call the candidate; and its last word on a job: every test held; a test did not;
+# the tests are no tests; the process that ran them died.
+ASK, PASSED, FAILED, BROKEN, DIED = b"A", b"P", b"F", b"B", b"D"
 
 NONCE_BYTES = 16
 MAX_DEPTH = 100
