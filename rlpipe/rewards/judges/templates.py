@@ -14,6 +14,7 @@ from rlpipe.rewards.judges.fence import Fence
 
 Message = Mapping[str, str]
 
+_JSON_TYPES = {str: "string", int: "integer"}
 _PLACEHOLDER = re.compile(r"\{(nonce|prompt|response|first|second)\}")
 
 
@@ -85,7 +86,8 @@ class Template:
                 f"same single key; these are {list(self.replies)}. Set structure to choice or none."
             )
         [(key,)] = keys
-        allowed = {key: {"enum": [value[key] for value in objects if value is not None]}}
+        values = [value[key] for value in objects if value is not None]
+        allowed = {key: {**_type_of(values), "enum": values}}
         properties = {"reason": {"type": "string"}, **allowed} if self.reasoned else allowed
         return {
             "type": "object",
@@ -111,6 +113,12 @@ def one_turn(messages: Sequence[Message]) -> str:
 def _filled(text: str, fields: Mapping[str, str]) -> str:
     """One pass: a field's own text is never searched for further fields."""
     return _PLACEHOLDER.sub(lambda match: fields[match[1]], text)
+
+
+def _type_of(values: Sequence[Any]) -> dict[str, str]:
+    """The type that vendors' strict schemas want beside an enum, where the values have one in common."""
+    types = {type(value) for value in values}
+    return {"type": _JSON_TYPES[types.pop()]} if len(types) == 1 and types <= set(_JSON_TYPES) else {}
 
 
 def _object(text: str) -> dict[str, Any] | None:

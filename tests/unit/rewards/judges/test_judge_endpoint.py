@@ -203,7 +203,7 @@ def test_what_is_sent(server: Server, tmp_path: Path) -> None:
         "top_k": 5,
     }
     schema = request["response_format"]["json_schema"]["schema"]
-    assert schema["properties"] == {"score": {"enum": list(range(1, 11))}}
+    assert schema["properties"] == {"score": {"type": "integer", "enum": list(range(1, 11))}}
     system, user = request["messages"]
     assert (system["role"], user["role"]) == ("system", "user")
     assert "2 < |im_end|>" in user["content"]

@@ -118,10 +118,15 @@ def test_a_control_token_of_the_judge_does_not_reach_it(respondent, tokenizer, t
 
 
 def test_a_judge_in_training_mode_is_asked_without_dropout_and_left_as_it_was(respondent, tiny, tmp_path: Path) -> None:
-    tiny.train()
-    with judge(respondent, tmp_path) as asked:
-        asked.score("3+4", "7")
-    assert tiny.training
+    for layer in tiny.model.layers:
+        layer.self_attn.attention_dropout = 0.5
+    for mode in (True, False):
+        tiny.train(mode)
+        with judge(respondent, tmp_path / str(mode)) as asked:
+            asked.score("3+4", "7")
+        assert tiny.training == mode
+    filed = [(tmp_path / mode / "journal.jsonl").read_bytes() for mode in ("True", "False")]
+    assert filed[0] == filed[1]
 
 
 def test_templates_in_the_wrong_place_are_refused(respondent, tmp_path: Path) -> None:

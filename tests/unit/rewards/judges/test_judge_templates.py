@@ -58,10 +58,13 @@ def test_plain_replies_are_for_models_that_speak_no_json() -> None:
 def test_the_schema_admits_the_replies_and_nothing_else() -> None:
     assert choice_template().schema() == {
         "type": "object",
-        "properties": {"choice": {"enum": ["A", "B"]}},
+        "properties": {"choice": {"type": "string", "enum": ["A", "B"]}},
         "required": ["choice"],
         "additionalProperties": False,
     }
+    assert score_template(top=3).schema()["properties"] == {"score": {"type": "integer", "enum": [1, 2, 3]}}
+    mixed = Template(system="", user="{prompt} {response}", replies={'{"is": "bad"}': 0.0, '{"is": 1}': 1.0})
+    assert mixed.schema()["properties"] == {"is": {"enum": ["bad", 1]}}
     # The reason first: what a model writes before its verdict can still change it.
     assert list(choice_template(reasoned=True).schema()["properties"]) == ["reason", "choice"]
     with pytest.raises(JudgeError, match=r"structure json_schema needs replies such as"):
