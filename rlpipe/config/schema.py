@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from graphlib import CycleError, TopologicalSorter
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_serializer, model_validator
 
 from rlpipe.errors import nearest
 
@@ -184,6 +184,11 @@ class RewardPart(BaseModel):
         if "gate_min" in self.model_fields_set and self.gate is None:
             raise ValueError(f"gate_min {self.gate_min:g} without a gate; name the component that gates")
         return self
+
+    @model_serializer
+    def _as_written(self) -> Any:
+        written = {name: getattr(self, name) for name in type(self).model_fields if name in self.model_fields_set}
+        return self.weight if self.model_fields_set == {"weight"} else written | self.options
 
     @property
     def options(self) -> dict[str, Any]:

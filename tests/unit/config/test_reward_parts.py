@@ -40,6 +40,14 @@ def test_at_length_every_other_key_is_an_option() -> None:
     assert part.options == {"max_length": 20}
 
 
+@pytest.mark.parametrize(
+    "written", [{"format": 0.5}, {"format": 0.5, "repetition": {"weight": -1.0, "gate": "format", "n": 3}}]
+)
+def test_it_is_logged_as_it_is_written(written: dict[str, Any]) -> None:
+    params = parse(edited(TEXT, None, [f"pairs.reward={written}".replace("'", "")]))
+    assert params.model_dump()["pairs"]["reward"] == written
+
+
 def test_one_key_of_a_part_can_be_set_or_added() -> None:
     changed = parts("pairs.reward={http: {weight: 1.0, url: here}}", "pairs.reward.http.timeout_s=5.0")
     assert changed["http"].options == {"url": "here", "timeout_s": 5.0}
