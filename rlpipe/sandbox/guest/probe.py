@@ -87,6 +87,7 @@ def _start_process() -> None:
 def _start_threads(number: int) -> None:
     import _thread
 
+    _thread.stack_size(1 << 16)  # so that it is not the memory that ends first
     gate = _thread.allocate_lock()
     with gate:
         for _ in range(number):
