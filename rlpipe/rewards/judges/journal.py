@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
@@ -18,6 +19,8 @@ from rlpipe.rewards.judges.base import JudgeError
 # What a judge made of a question. The rest (time-outs, limits, server errors) is no answer, and never filed.
 Outcome = Literal["replied", "refused"]
 _OUTCOMES = ("replied", "refused")
+
+_SYNC_S = 0.1
 
 
 @dataclass(frozen=True)
@@ -52,11 +55,12 @@ def content_key(model: str, parameters: Mapping[str, Any], template: str, texts:
 
 
 class Journal:
-    """Judgments in a file that is only appended to, each line on disk before the next question is counted done.
+    """Judgments in a file that is only appended to while it is open.
 
-    A process killed while it wrote leaves half a line: that one is dropped on opening (and counted in
-    `dropped`), since the line feed is what makes a judgment filed. Closing sorts the file by key, so the same
-    judgments give the same bytes whatever order the answers came in.
+    When `add` returns, the judgment survives the process; a loss of power costs at most those of the last _SYNC_S
+    seconds, and none after `sync`. A process killed while it wrote leaves half a line: that one is dropped on
+    opening (and counted in `dropped`), since the line feed is what makes a judgment filed. Closing sorts the file
+    by key, so the same judgments give the same bytes whatever order the answers came in.
 
     Used as a context; one process at a time has a file.
 
@@ -72,6 +76,7 @@ class Journal:
         self._own: dict[str, Judgment] = {}
         self._lent: dict[str, Judgment] = {}
         self._file: BinaryIO | None = None
+        self._synced_at = 0.0
         self.dropped = 0
 
     def __enter__(self) -> Journal:
@@ -107,13 +112,21 @@ class Journal:
         return self._own.get(key) or self._lent.get(key)
 
     def add(self, judgment: Judgment) -> None:
-        """File a judgment: when this returns, it survives a loss of power."""
+        """File a judgment."""
         assert self._file is not None, "only while open"
         assert self.get(judgment.key) is None, "asked twice"
         self._file.write(_line(judgment))
         self._file.flush()
-        os.fsync(self._file.fileno())
         self._own[judgment.key] = judgment
+        # One fsync takes about as long as a small judge's forward pass: one for several judgments, then.
+        if time.monotonic() - self._synced_at > _SYNC_S:
+            self.sync()
+
+    def sync(self) -> None:
+        """All that is filed survives a loss of power."""
+        assert self._file is not None, "only while open"
+        os.fsync(self._file.fileno())
+        self._synced_at = time.monotonic()
 
     def _recovered(self) -> dict[str, Judgment]:
         """The filed judgments; the file is cut back to them."""

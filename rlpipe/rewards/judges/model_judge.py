@@ -167,7 +167,10 @@ class ModelJudge:
                 unanswered[question.key] = answer
 
         if open_questions:
-            self._respondent.ask(open_questions, file, self._called)
+            try:
+                self._respondent.ask(open_questions, file, self._called)
+            finally:
+                self._journal.sync()
         answers = {key: unanswered.get(key) or _from_file(self._on_file(key)) for key in by_key}
         self._count(by_key, answers, asked={question.key for question in open_questions})
         return answers

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import signal
+import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -11,12 +15,13 @@ from judge_process import Server
 
 from rlpipe.rewards.judges.base import JudgeDownError, JudgeError, ReplayError
 from rlpipe.rewards.judges.build import endpoint_judge
-from rlpipe.rewards.judges.journal import write_judgments
+from rlpipe.rewards.judges.journal import read_judgments, write_judgments
 
 pytest.importorskip("openai", reason="the openai judge needs `pip install openai`")
 
 BUSY = {"kind": "status", "status": 429}
 BROKEN = {"kind": "status", "status": 503}
+SILENCE = {"kind": "silence", "seconds": 20}
 
 
 @pytest.mark.slow
@@ -71,6 +76,38 @@ def test_a_server_killed_halfway_stops_the_run_and_going_on_asks_what_is_missing
     # Killed and gone on, or never killed: the same file, bit for bit.
     whole = (tmp_path / "whole" / "journal.jsonl").read_bytes()
     assert (tmp_path / "journal.jsonl").read_bytes() == whole
+
+
+def test_an_interrupt_stops_at_once_and_keeps_what_was_answered(server: Server, tmp_path: Path) -> None:
+    # What cancelling a stage sends. Two questions are answered, the next ones wait for a silent server.
+    server.plant(*[{"kind": "message", "message": {"content": '{"choice": "A"}'}}] * 2, *[SILENCE] * 4)
+    program = (
+        "import sys; from pathlib import Path\n"
+        "from asking import endpoint, judging, pairs\n"
+        "from rlpipe.rewards.judges.build import endpoint_judge\n"
+        "with endpoint_judge(endpoint(sys.argv[1], concurrency=1), judging(Path(sys.argv[2]))) as judge:\n"
+        "    judge.choices(pairs(4))\n"
+    )
+    paths = os.pathsep.join([str(Path.cwd()), str(Path(__file__).parent)])
+    asking = subprocess.Popen(
+        [sys.executable, "-c", program, server.url, str(tmp_path)],
+        env={**os.environ, "PYTHONPATH": paths},
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    deadline = time.monotonic() + 60
+    while len(server.requests()) < 3 and time.monotonic() < deadline:
+        time.sleep(0.05)
+    asking.send_signal(signal.SIGINT)
+    start = time.monotonic()
+    _, errors = asking.communicate(timeout=30)
+    assert time.monotonic() - start < 5  # not the 30 s of the question's own limit
+    assert "KeyboardInterrupt" in errors
+    assert len(read_judgments(tmp_path / "journal.jsonl")) == 2
+    server.plant()
+    with endpoint_judge(endpoint(server.url), judging(tmp_path)) as judge:  # the file is free again
+        judge.choices(pairs(4))
+    assert len(server.requests()) == 6
 
 
 def test_replay_answers_from_a_versioned_file_and_calls_nobody(server: Server, tmp_path: Path) -> None:

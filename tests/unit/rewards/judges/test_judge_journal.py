@@ -40,7 +40,7 @@ def test_the_order_of_the_answers_does_not_show_in_the_file(tmp_path: Path) -> N
     assert [json.loads(line)["key"] for line in files[0].splitlines()] == ["a", "b", "c"]
 
 
-def test_a_line_is_on_disk_before_the_next_question(tmp_path: Path) -> None:
+def test_a_line_is_in_the_file_when_it_is_filed(tmp_path: Path) -> None:
     with Journal(tmp_path / "j") as journal:
         journal.add(judgment("b"))
         assert list(read_judgments(tmp_path / "j")) == ["b"]
