@@ -109,7 +109,8 @@ class Journal:
             self._lock.release()
 
     def get(self, key: str) -> Judgment | None:
-        return self._own.get(key) or self._lent.get(key)
+        """What is on file; what was handed in as `known` comes first, since a result is a function of its inputs."""
+        return self._lent.get(key) or self._own.get(key)
 
     def add(self, judgment: Judgment) -> None:
         """File a judgment."""

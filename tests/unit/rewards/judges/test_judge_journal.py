@@ -130,6 +130,13 @@ def test_known_files_are_read_and_never_written(tmp_path: Path) -> None:
         read_judgments(tmp_path / "none")
 
 
+def test_a_known_judgment_counts_before_one_that_happens_to_be_in_the_journal(tmp_path: Path) -> None:
+    write_judgments(tmp_path / "known", [judgment("a", "of the versioned file")])
+    write_judgments(tmp_path / "j", [judgment("a", "of an earlier run")])
+    with Journal(tmp_path / "j", [tmp_path / "known"]) as journal:
+        assert journal.get("a") == judgment("a", "of the versioned file")
+
+
 def test_the_first_of_two_under_one_key_counts_and_the_other_goes(tmp_path: Path) -> None:
     write_judgments(tmp_path / "one", [judgment("a", "first")])
     write_judgments(tmp_path / "two", [judgment("a", "second")])
