@@ -182,18 +182,18 @@ def test_words_that_are_no_verdict_are_malformed_and_stay_on_file(server: Server
 
 
 @pytest.mark.parametrize(
-    "fault",
+    ("fault", "words"),
     [
-        {"kind": "message", "message": {"content": None, "refusal": "I can't help with that."}},
-        {"kind": "message", "message": {"content": ""}, "finish_reason": "content_filter"},
-        {"kind": "message", "message": {"content": "I'm sorry, but I cannot compare these."}},
-        {"kind": "status", "status": 400, "code": "content_filter"},
+        ({"kind": "message", "message": {"content": None, "refusal": "I must not."}}, "I must not."),
+        ({"kind": "message", "message": {"content": ""}, "finish_reason": "content_filter"}, "no words"),
+        ({"kind": "message", "message": {"content": "I'm sorry, but I cannot compare."}}, "I'm sorry, but I cannot"),
+        ({"kind": "status", "status": 400, "code": "content_filter"}, "Error code: 400"),
     ],
 )
-def test_a_refusal_is_counted_apart_and_is_final(server: Server, tmp_path: Path, fault: dict) -> None:
+def test_a_refusal_is_counted_apart_and_is_final(server: Server, tmp_path: Path, fault: dict, words: str) -> None:
     server.plant(fault)
     with endpoint_judge(endpoint(server.url), judging(tmp_path)) as judge:
-        assert judge.score("1+1?", "2").missing.startswith("refused: ")
+        assert judge.score("1+1?", "2").missing.startswith(f"refused: {words}")
         assert judge.score("1+1?", "2").score is None
     assert judge.tally.outcomes == {"refused": 1}
     assert len(server.requests()) == 1
