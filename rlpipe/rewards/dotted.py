@@ -11,7 +11,7 @@ from functools import wraps
 from pathlib import Path
 from typing import Any
 
-from rlpipe.errors import ConfigError, RewardError
+from rlpipe.errors import ConfigError, RewardError, RlpipeError
 from rlpipe.rewards.base import ComponentFunction, Missing
 from rlpipe.types import Task
 
@@ -29,7 +29,7 @@ def dotted(path: str, root: Path, at: str) -> ComponentFunction:
     """The function at `path`, its module looked for in the run's folder `root` first.
 
     A score that is None, nan or infinite is a missing one, and so is one of a call that raises: the completion of
-    a batch that makes it raise is found by asking for each alone.
+    a batch that makes it raise is found by asking for each alone. An RlpipeError is none of these: it is raised.
 
     Raises: ConfigError if there is no such module or function; when called, RewardError if the answer is not one
         score a completion.
@@ -87,6 +87,8 @@ def _answering(function: ComponentFunction, path: str) -> ComponentFunction:
     def component(tasks: Sequence[Task], completions: Sequence[str], **options: Any) -> list[float | Missing]:
         try:
             answers = list(function(tasks, completions, **options))
+        except RlpipeError:
+            raise  # it says itself what to mend
         except Exception as error:
             if len(tasks) == 1:
                 return [Missing(f"{type(error).__name__}: {error}")]

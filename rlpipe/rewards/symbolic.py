@@ -36,6 +36,7 @@ _FUNCTIONS = frozenset(
     """.split()  # noqa: SIM905 - read as a list of words
 )
 _EQUALS = re.compile(r"(?<![<>!\\])=")
+_AROUND = (("**", "**"), ("$$", "$$"), ("$", "$"), (r"\(", r"\)"), (r"\[", r"\]"), (r"\boxed{", "}"))
 _NAME = re.compile(r"\s*[a-zA-Z](?:_\{?\w+\}?)?(?:\([a-zA-Z]\))?\s*")
 
 
@@ -65,12 +66,20 @@ def answers(answer: str, gold: str) -> bool:
 
 def unwrapped(text: str) -> str:
     """The text without a final period and without the marks of mathematics or emphasis around it."""
-    text = text.strip().removesuffix(".").strip()
-    for left, right in (("**", "**"), ("$$", "$$"), ("$", "$"), (r"\(", r"\)"), (r"\[", r"\]")):
-        inner = text[len(left) : len(text) - len(right)]
-        if text.startswith(left) and text.endswith(right) and inner.strip() and left not in inner:
-            return inner.strip()
-    return text
+    while True:
+        text = text.strip().removesuffix(".").strip()
+        inner = next(
+            (text[len(left) : len(text) - len(right)] for left, right in _AROUND if _stands(text, left, right)), ""
+        )
+        if not inner.strip():
+            return text
+        text = inner
+
+
+def _stands(text: str, left: str, right: str) -> bool:
+    """Whether the marks stand around the whole text, and not each around a part of it."""
+    inner = text[len(left) : len(text) - len(right)]
+    return text.startswith(left) and text.endswith(right) and left not in inner and _balanced(inner)
 
 
 @lru_cache(maxsize=65536)

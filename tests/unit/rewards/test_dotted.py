@@ -143,3 +143,12 @@ def test_a_wrong_number_of_scores_cannot_be_put_to_completions(written: Callable
     module = written("def f(tasks, completions):\n    return [1.0]\n")
     with pytest.raises(RewardError, match="1 scores for 3 completions"):
         dotted(f"{module}:f", tmp_path, "at")(TASKS, ["", "", ""])
+
+
+def test_a_mistake_in_an_option_is_no_missing_score() -> None:
+    # One of our own components under another name; it refuses its options itself.
+    part = RewardPart.model_validate(
+        {"weight": 1.0, "function": "rlpipe.rewards.length:length", "max_length": 1, "cache_length": 2}
+    )
+    with pytest.raises(ConfigError, match=r"length\.cache_length=2: exceeds max_length=1"):
+        bind("short", part, {}, Path(), "reward.short")(TASKS, ["a", "b", "c"])
