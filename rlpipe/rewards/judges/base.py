@@ -70,6 +70,14 @@ class PairVerdict:
         return self.forward if self.forward == self.backward else "tie"
 
 
+def by_score(first: Verdict, second: Verdict) -> PairVerdict:
+    """The choice of a judge that only knows scores: the higher one. It sees no order, so both say the same."""
+    if first.score is None or second.score is None:
+        return PairVerdict(None, None, first.missing or second.missing)
+    winner: Winner = "tie" if first.score == second.score else "first" if first.score > second.score else "second"
+    return PairVerdict(winner, winner)
+
+
 class Judge(Protocol):
     """Judges responses one by one or two by two. It never sees a gold answer."""
 

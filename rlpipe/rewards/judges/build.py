@@ -38,7 +38,7 @@ def model_judge(
     judging: Judging,
     *,
     score: Template,
-    choice: Template,
+    choice: Template | None,
     control: Iterable[str] = (),
     expected: bool = False,
     on_call: OnCall | None = None,
@@ -46,8 +46,8 @@ def model_judge(
     """Any respondent with any templates, its journal open.
 
     Args:
+        choice, expected: see `ModelJudge`.
         control: the control tokens of the model's own tokenizer, to be broken up in what it is shown.
-        expected: see `ModelJudge`.
     """
     fence = Fence(f"{judging.seed}:{judging.fence_key}", control)
     with Journal(judging.journal, judging.known) as journal:

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol
 
-from rlpipe.rewards.judges.base import JudgeError, Pair, PairVerdict, ReplayError, Verdict, Winner
+from rlpipe.rewards.judges.base import JudgeError, Pair, PairVerdict, ReplayError, Verdict, Winner, by_score
 from rlpipe.rewards.judges.fence import Fence
 from rlpipe.rewards.judges.journal import Journal, Judgment, content_key
 from rlpipe.rewards.judges.templates import Message, Template
@@ -94,7 +94,9 @@ class ModelJudge:
         respondent: who answers.
         journal: open file of judgments.
         fence: makes texts safe to show.
-        score, choice: what is asked of one response and of two.
+        score: what is asked of one response.
+        choice: what is asked of two, in both orders; None for a judge that knows scores only, whose choice is the
+            higher one (with `expected` a tie is rare; without, there are as many scores as replies).
         replay: make no call; a question that is not on file is an error.
         expected: the score is the mean over the replies' log-probs instead of the likeliest reply's value, so that
             a local judge's doubt shows; needs a respondent that gives log-probs.
@@ -108,12 +110,12 @@ class ModelJudge:
         fence: Fence,
         *,
         score: Template,
-        choice: Template,
+        choice: Template | None,
         replay: bool,
         expected: bool = False,
         on_call: OnCall | None = None,
     ) -> None:
-        if score.is_pairwise or not choice.is_pairwise:
+        if score.is_pairwise or not (choice is None or choice.is_pairwise):
             raise JudgeError("judge: `score` needs a template with {response}, `choice` one with {first} and {second}.")
         self._respondent, self._journal, self._fence = respondent, journal, fence
         self._score, self._choice = score, choice
@@ -135,13 +137,17 @@ class ModelJudge:
 
     def choices(self, pairs: Sequence[Pair]) -> list[PairVerdict]:
         """Raises: ReplayError; JudgeDownError, with everything answered so far on file."""
-        forward = [self._question(self._choice, (pair.prompt, pair.first, pair.second)) for pair in pairs]
-        backward = [self._question(self._choice, (pair.prompt, pair.second, pair.first)) for pair in pairs]
-        answers = self._answers([one for both in zip(forward, backward, strict=True) for one in both])
-        return [
-            self._pair_verdict(answers[ahead.key], answers[back.key])
-            for ahead, back in zip(forward, backward, strict=True)
-        ]
+        if self._choice is None:
+            verdicts = self.scores([(pair.prompt, text) for pair in pairs for text in (pair.first, pair.second)])
+            return [by_score(first, second) for first, second in zip(verdicts[::2], verdicts[1::2], strict=True)]
+        return self._asked_twice(pairs, self._choice)
+
+    def _asked_twice(self, pairs: Sequence[Pair], choice: Template) -> list[PairVerdict]:
+        forward = [self._question(choice, (pair.prompt, pair.first, pair.second)) for pair in pairs]
+        backward = [self._question(choice, (pair.prompt, pair.second, pair.first)) for pair in pairs]
+        both = list(zip(forward, backward, strict=True))
+        answers = self._answers([question for orders in both for question in orders])
+        return [_pair_verdict(choice, answers[ahead.key], answers[back.key]) for ahead, back in both]
 
     def _question(self, template: Template, texts: Sequence[str]) -> Question:
         key = content_key(self._respondent.name, self._parameters, template.digest, texts)
@@ -219,18 +225,14 @@ class ModelJudge:
             return Verdict(_expected(self._score, answer))
         return Verdict(_value(self._score, answer))
 
-    def _pair_verdict(self, ahead: Answer, back: Answer) -> PairVerdict:
-        missing = [
-            f"{order} order: {why}"
-            for order, why in (
-                ("first", _missing(self._choice, ahead)),
-                ("second", _missing(self._choice, back)),
-            )
-            if why
-        ]
-        forward = _winner(_value(self._choice, ahead), swapped=False)
-        backward = _winner(_value(self._choice, back), swapped=True)
-        return PairVerdict(forward, backward, "; ".join(missing))
+
+def _pair_verdict(choice: Template, ahead: Answer, back: Answer) -> PairVerdict:
+    orders = (("first", _missing(choice, ahead)), ("second", _missing(choice, back)))
+    return PairVerdict(
+        forward=_winner(_value(choice, ahead), swapped=False),
+        backward=_winner(_value(choice, back), swapped=True),
+        missing="; ".join(f"{order} order: {why}" for order, why in orders if why),
+    )
 
 
 def _from_file(judgment: Judgment) -> Answer:

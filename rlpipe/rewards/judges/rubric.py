@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from rlpipe.rewards.format import parts
-from rlpipe.rewards.judges.base import Pair, PairVerdict, Verdict, Winner
+from rlpipe.rewards.judges.base import Pair, PairVerdict, Verdict, by_score
 
 _TERM = re.compile(r"([+-]?)(\d+)")
 _QUESTION = re.compile(r"\d+([+-]\d+)+")
@@ -55,14 +55,7 @@ class RubricJudge:
 
     def choices(self, pairs: Sequence[Pair]) -> list[PairVerdict]:
         """The higher grade wins. A program does not see the order, so both orders have the same verdict."""
-        return [self._choice(pair) for pair in pairs]
-
-    def _choice(self, pair: Pair) -> PairVerdict:
-        first, second = self.score(pair.prompt, pair.first), self.score(pair.prompt, pair.second)
-        if first.score is None or second.score is None:
-            return PairVerdict(None, None, first.missing or second.missing)
-        winner: Winner = "tie" if first.score == second.score else "first" if first.score > second.score else "second"
-        return PairVerdict(winner, winner)
+        return [by_score(self.score(pair.prompt, pair.first), self.score(pair.prompt, pair.second)) for pair in pairs]
 
 
 def grades(prompt: str, response: str) -> dict[str, float]:

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 import pytest
 
 from rlpipe.rewards.judges import JUDGES
-from rlpipe.rewards.judges.base import Pair, PairVerdict, Verdict, Winner
+from rlpipe.rewards.judges.base import Pair, PairVerdict, Verdict, by_score
 from rlpipe.rewards.judges.canaries import CANARIES, canary_choices, canary_scores
 from rlpipe.rewards.judges.fence import Fence
 from rlpipe.rewards.judges.templates import choice_template
@@ -33,13 +33,7 @@ class Program:
         return [self.score(*item) for item in items]
 
     def choices(self, pairs: Sequence[Pair]) -> list[PairVerdict]:
-        return [self._choice(self.rule(pair.first), self.rule(pair.second)) for pair in pairs]
-
-    def _choice(self, first: float | None, second: float | None) -> PairVerdict:
-        if first is None or second is None:
-            return PairVerdict(None, None, "refused: no words")
-        winner: Winner = "tie" if first == second else "first" if first > second else "second"
-        return PairVerdict(winner, winner)
+        return [by_score(self.score(pair.prompt, pair.first), self.score(pair.prompt, pair.second)) for pair in pairs]
 
 
 def test_the_rubric_is_fooled_by_none() -> None:

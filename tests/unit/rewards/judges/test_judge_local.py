@@ -99,6 +99,20 @@ def test_a_pair_is_asked_in_both_orders_and_equal_texts_once(respondent, tmp_pat
         assert same.winner == "tie"
 
 
+def test_a_judge_that_knows_scores_only_chooses_by_them(respondent, tmp_path: Path) -> None:
+    pairs = [Pair("3+4", "7", "8"), Pair("3+4", "8", "7"), Pair("3+4", "7", "7")]
+    settings = judging(tmp_path)
+    with model_judge(respondent, settings, score=SCORE, choice=None, expected=True) as asked:
+        seven, eight = (verdict.score for verdict in asked.scores([("3+4", "7"), ("3+4", "8")]))
+        verdicts = asked.choices(pairs)
+        assert asked.tally.attempts == {"replied": 2}  # the scores are on file: no further question
+    assert seven is not None
+    assert eight is not None
+    assert seven != eight
+    better = "first" if seven > eight else "second"
+    assert [verdict.winner for verdict in verdicts] == [better, {"first": "second", "second": "first"}[better], "tie"]
+
+
 def test_a_question_that_does_not_fit_is_refused_not_cut(respondent, tmp_path: Path) -> None:
     with (
         pytest.raises(JudgeError, match=r"a question takes \d+ tokens and the judge has room for 96"),
