@@ -67,9 +67,9 @@ def _parser() -> argparse.ArgumentParser:
     bandit.add_argument("--plot", type=Path, metavar="FILE", help="also draw it, as PNG, SVG or PDF")
     bandit.set_defaults(command=_bandit)
 
-    score = commands.add_parser("score", help="score a file of completions by one verifier")
+    score = commands.add_parser("score", help="score a file of completions by one component")
     score.add_argument("--reward", required=True, metavar="NAME",
-                       help="a verifier, such as math_answer, or module:function of your own")  # fmt: skip
+                       help="a verifier such as math_answer, reward_model, or your own module:function")  # fmt: skip
     score.add_argument("--input", type=Path, required=True, metavar="FILE",
                        help="JSON lines with prompt, completion, and what the verifier needs")  # fmt: skip
     score.add_argument("--output", type=Path, required=True, metavar="FILE",

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
+from torch import nn
+from transformers import PreTrainedTokenizerBase
+
 from rlpipe.config import Params
 from rlpipe.config.schema import RewardPart
 from rlpipe.dataio.chat import prompt_ids, response_ids
@@ -12,6 +15,7 @@ from rlpipe.rewards.base import Component, Missing, Reward
 from rlpipe.rewards.compose import compose, stopping
 from rlpipe.rewards.registry import VERIFIERS, bind, components
 from rlpipe.stages.bench import Bench
+from rlpipe.training.batching import Batching
 from rlpipe.training.scoring import score_examples
 from rlpipe.types import Task
 
@@ -48,15 +52,19 @@ def _at_hand(work: Bench, name: str, part: RewardPart) -> RewardPart:
 
 def learned(work: Bench) -> Component:
     """models/reward_model as a component: scores of mean 0 and spread 1 on the pairs it was trained on."""
-    params = work.stage.params
     model = load_scorer(work.stage.path("models/reward_model"), work.device)
+    return scored_by(model, work.tokenizer, work.batching, work.stage.params.rollout.batch_size)
+
+
+def scored_by(model: nn.Module, tokenizer: PreTrainedTokenizerBase, batching: Batching, size: int) -> Component:
+    """A scorer as a component, `size` responses at a time."""
 
     def component(tasks: Sequence[Task], completions: Sequence[str]) -> list[float | Missing]:
         examples = [
-            (prompt_ids(work.tokenizer, task.prompt), response_ids(work.tokenizer, text))
+            (prompt_ids(tokenizer, task.prompt), response_ids(tokenizer, text))
             for task, text in zip(tasks, completions, strict=True)
         ]
-        return list(score_examples(model, examples, work.batching, params.rollout.batch_size))
+        return list(score_examples(model, examples, batching, size))
 
     return component
 

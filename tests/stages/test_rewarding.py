@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from torch import nn
 
 from rlpipe.config import parse
 from rlpipe.config.edit import edited
 from rlpipe.config.schema import RewardPart
-from rlpipe.errors import ConfigError, RewardError
+from rlpipe.errors import ConfigError, ModelError, RewardError
+from rlpipe.models.load import new_reward_model, save, score_head, with_normaliser
+from rlpipe.scoring import score_file
 from rlpipe.stages.base import Stage
 from rlpipe.stages.bench import Bench
 from rlpipe.stages.rewarding import gold, reward
@@ -74,3 +78,25 @@ def test_what_evaluates_is_the_verifier_by_itself(tmp_path: Path, tokenizer: Any
     assert [s.total for s in gold(work.stage.params)(TASKS, ["#### 7", "7"])] == [1.0, 0.0]
     with pytest.raises(ConfigError, match="no such component"):
         gold(bench(tmp_path, tokenizer, "evaluate.reward=judge").stage.params)
+
+
+def test_a_stored_reward_model_scores_a_file_as_it_scores_in_a_stage(
+    tmp_path: Path, tokenizer: Any, tiny: nn.Module
+) -> None:
+    save(tiny, tokenizer, tmp_path / "sft")
+    scorer = new_reward_model(tmp_path / "sft", torch.device("cpu"))
+    with torch.no_grad():
+        score_head(scorer).weight.normal_()  # it begins at 0, where all score alike
+    work = bench(tmp_path, tokenizer)
+    save(with_normaliser(scorer, 0.5, 2.0), tokenizer, work.stage.path("models/reward_model"))
+    in_stage = reward(work, {"reward_model": RewardPart(weight=1.0)})(TASKS, ["7", "3+4=7"])
+
+    rows = [{"prompt": task.prompt, "completion": text} for task, text in zip(TASKS, ["7", "3+4=7"], strict=True)]
+    (tmp_path / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    options = [f"path={tmp_path}/models/reward_model", "device=cpu"]
+    score_file("reward_model", options, tmp_path / "rows.jsonl", tmp_path / "scored.jsonl", tmp_path)
+    scores = [json.loads(line)["score"] for line in (tmp_path / "scored.jsonl").read_text().splitlines()]
+    assert scores == pytest.approx([s.total for s in in_stage])
+    assert scores[0] != pytest.approx(scores[1])
+    with pytest.raises(ModelError):
+        score_file("reward_model", ["path=/nowhere"], tmp_path / "rows.jsonl", tmp_path / "s.jsonl", tmp_path)
