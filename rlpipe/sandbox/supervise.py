@@ -76,8 +76,6 @@ class Bench:
                 self._dismiss()  # it waits for an answer that will not come, or is no more
                 raise
             _conclude(last_word, calls)
-            # The candidate must be there to the end, and not have said a word too many.
-            _ask(candidate, wire.PING, b"", deadline, limits)
             _expect_silence(candidate)
 
     def _evaluator(self) -> Guest:
@@ -166,6 +164,7 @@ def _ask(candidate: Guest, kind: bytes, body: bytes, deadline: float, limits: Li
 
 
 def _expect_silence(candidate: Guest) -> None:
+    """Raises: _Failed where the candidate said something unasked, or is no longer there."""
     with _blaming_candidate():
         if not candidate.silent():
             raise _Failed("it sent bytes that nobody had asked for")

@@ -52,10 +52,8 @@ def _result(solution: ModuleType, kind: bytes, body: bytes) -> Any:
     if kind == wire.LOAD:
         _load(solution, wire.decode(body))
         return None
-    if kind == wire.CALL:
-        name, args, kwargs = wire.decode(body)
-        return getattr(solution, name)(*args, **kwargs)
-    return None  # a ping
+    name, args, kwargs = wire.decode(body)
+    return getattr(solution, name)(*args, **kwargs)
 
 
 def _load(solution: ModuleType, sources: list[str]) -> None:

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 READY = b"R"
 # The supervisor to a candidate, and its replies: a value; an exception that a test may expect; a value that is none
 # of the types above; an exception that nobody expects, which is any on loading, and SystemExit and its like always.
-LOAD, CALL, PING = b"L", b"C", b"P"
+LOAD, CALL = b"L", b"C"
 VALUE, RAISED, UNPLAIN, LEFT = b"v", b"e", b"u", b"x"
 # An evaluator to the supervisor: call the candidate; and its last word on a job: every test held; a test did not;
 # the tests are no tests; the process that ran them died.
