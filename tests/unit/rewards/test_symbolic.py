@@ -61,6 +61,26 @@ def test_a_gold_that_is_no_expression_gives_no_score(gold: str) -> None:
     assert isinstance(score(gold, "5"), Missing)
 
 
+@pytest.mark.parametrize(
+    "text",
+    [
+        r"\sqrt{2} \text{ or } \sqrt{3}",
+        r"\sqrt{2} \approx 1.41",
+        r"\sqrt{2}} {x",
+        r"\sqrt{2",
+        r"\boxed{1} \boxed{2}",
+        "1 = 2",
+    ],
+)
+def test_what_is_not_one_expression_is_not_put_to_the_library(text: str) -> None:
+    assert symbolic.expression(text) is None
+
+
+@pytest.mark.parametrize("text", ["x", "**$x$**.", r"\(x\)", r"\[ x \]", r"\boxed{x}", "$$x$$"])
+def test_marks_around_an_expression_are_no_part_of_it(text: str) -> None:
+    assert symbolic.expression(text) == "x"
+
+
 def test_it_works_outside_of_the_main_thread() -> None:
     found: list[float | Missing] = []
     threads = [
