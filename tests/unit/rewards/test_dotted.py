@@ -100,8 +100,8 @@ def test_a_changed_file_is_refused_until_it_is_recorded(written: Callable[[str],
     with pytest.raises(ConfigError, match=f'Set sha256: "{changed}"'):
         bind("own", recorded, {}, tmp_path, "reward.own")
     for recorded_as in (None, "", changed[:15]):  # a few digits are no record
+        part = RewardPart(weight=1.0, function=f"{module}:words", sha256=recorded_as)
         with pytest.raises(ConfigError, match=rf"reward\.own\.sha256={recorded_as}: "):
-            part = RewardPart(weight=1.0, function=f"{module}:words", sha256=recorded_as)
             bind("own", part, {}, tmp_path, "reward.own")
 
 
