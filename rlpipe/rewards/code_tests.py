@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import re
 from collections.abc import Mapping, Sequence
@@ -16,6 +17,7 @@ from rlpipe.types import Task
 _Count = Annotated[int, Field(ge=1)]
 _Positive = Annotated[float, Field(gt=0)]
 
+_LOG = logging.getLogger(__name__)
 _FENCE = re.compile(r"^[ \t]*```([^\n`]*)\n?", re.MULTILINE)
 _PYTHON = ("", "python", "python3", "py")
 _DEFINED = re.compile(r"^(?:async[ \t]+)?def[ \t]+(\w+)", re.MULTILINE)
@@ -57,11 +59,17 @@ def code_tests(
 
 
 def judge(jobs: Sequence[Job], limits: Limits, *, workers: int | None = None, unsafe: bool = False) -> Batch:
-    """Verdicts with their reasons, the isolation of each, and how long all of them took.
+    """Verdicts with their reasons, the isolation of each, and how long all of them took; the log says so too.
 
     Raises: SandboxError where programs cannot be isolated, unless `unsafe`.
     """
-    return judge_all(jobs, isolation(unsafe=unsafe), limits, workers=workers or len(os.sched_getaffinity(0)))
+    kept = isolation(unsafe=unsafe)
+    batch = judge_all(jobs, kept, limits, workers=workers or len(os.sched_getaffinity(0)))
+    # Below full isolation every batch says so, where nobody asked for a log as well.
+    level = logging.INFO if kept.level == "bubblewrap" else logging.WARNING
+    said = f"{len(jobs)} programs, {batch.programs_per_s:.1f} a second, isolation {kept.level}"
+    _LOG.log(level, "code_tests: %s", f"{said}: {kept.why}" if kept.why else said)
+    return batch
 
 
 def job(task: Task, completion: str) -> Job | Missing:

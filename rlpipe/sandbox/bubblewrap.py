@@ -120,4 +120,5 @@ def _installed(program: str, how: str) -> str:
 
 def _open_to_all(path: Path) -> bool:
     """Whether every user can come to `path` and read it."""
-    return all(folder.stat().st_mode & 0o001 for folder in path.parents) and bool(path.stat().st_mode & 0o004)
+    needed = 0o005 if path.is_dir() else 0o004
+    return all(folder.stat().st_mode & 0o001 for folder in path.parents) and path.stat().st_mode & needed == needed

@@ -203,6 +203,21 @@ def test_no_rows_no_scores() -> None:
     assert code_tests([], []) == []
 
 
+def test_unsafe_is_said_with_every_batch(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Where there is no bwrap, the default refuses; what `unsafe` allows instead is in the log at its normal level."""
+    isolation.cache_clear()
+    monkeypatch.setenv("PATH", str(tmp_path))
+    try:
+        with pytest.raises(SandboxError, match="bwrap is not installed"):
+            code_tests([MBPP], ["def add(a, b): return a + b"])
+        assert code_tests([MBPP], ["def add(a, b): return a + b"], unsafe=True) == [1.0]
+    finally:
+        isolation.cache_clear()
+    assert "isolation process: bwrap is not installed" in caplog.text
+
+
 def test_options_are_checked_when_a_run_begins() -> None:
     assert bound(code_tests, {"workers": 2, "wall_s": 5.0, "unsafe": False}, "policies.x.reward.code_tests")
     for wrong in ({"workers": 0}, {"unsafe": "yes"}, {"isolation": "none"}):

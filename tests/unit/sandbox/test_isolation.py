@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
-from rlpipe.sandbox import CallTests, Isolation, Limits, SandboxError, bubblewrap, guests, judge_all
+from rlpipe.sandbox import CallTests, Isolation, Limits, OutputTests, SandboxError, bubblewrap, guests, judge_all
 from rlpipe.sandbox.isolation import _holes, isolation
 
 ADD = CallTests(("def add(a, b): return a + b",), ("assert add(1, 2) == 3",))
+WEAK = Isolation("process", "a test")
 Words = list[str]
 
 
@@ -108,6 +110,17 @@ def test_weaker_isolation_only_when_asked_for_and_never_unsaid(
     assert "bwrap is not installed" in weak.why
     (verdict,) = judge_all([ADD], weak, Limits(), workers=1).verdicts
     assert (verdict.passed, verdict.isolation) == (True, "process")
+
+
+def test_a_plain_process_is_killed_as_well(tmp_path: Path) -> None:
+    """Unsafe or not, what sleeps past its time is gone when the verdict is there."""
+    source = f"import os, time\nopen({str(tmp_path / 'pid')!r}, 'w').write(str(os.getpid()))\ntime.sleep(60)"
+    began = time.monotonic()
+    (verdict,) = judge_all([OutputTests(source, (("", "1"),))], WEAK, Limits(wall_s=1.0), workers=1).verdicts
+    assert time.monotonic() - began < 20
+    assert (verdict.passed, verdict.reason) == (False, "test 1 of 1: out of time")
+    with pytest.raises(ProcessLookupError):
+        os.kill(int((tmp_path / "pid").read_text()), 0)
 
 
 def test_unsafe_takes_the_sandbox_where_there_is_one(isolated: Isolation) -> None:

@@ -173,7 +173,7 @@ def test_no_built_in_is_the_programs_unless_the_dataset_says_so(verdict) -> None
 
 
 def test_what_the_prompt_defines_is_the_datasets(verdict) -> None:
-    """A program that brings its own `double` cannot bend the test that uses the prompt's: 2 * 3 is not 0."""
+    """The prompt's `double` is what the test uses, and the program's own is not; its `f` is the program's."""
     prompt = """
     def double(x):
         return 2 * x
@@ -181,7 +181,7 @@ def test_what_the_prompt_defines_is_the_datasets(verdict) -> None:
     def f(x):
         '''Half of x.'''
     """
-    test = "def check(candidate):\n  assert candidate(double(3)) == 3"
+    test = "def check(candidate):\n  assert candidate(double(3)) == 3 and f(8) == 4"
     assert verdict(check("def f(x): return x // 2", test, preamble=prompt)).passed
     assert verdict(check("def double(x): return 3\ndef f(x): return x", test, preamble=prompt)).passed is False
 
