@@ -13,7 +13,7 @@ import sys
 import tempfile
 import textwrap
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -371,14 +371,13 @@ def test_breaking_the_runner_from_inside_wins_nothing() -> None:
 
 def test_files_that_others_might_run_are_not_left_for_them(secrets: Path) -> None:
     """It writes sitecustomize, conftest and the tests' own files; the runner's source and the library stay."""
-    ours = Path(wire.__file__)
-    before = ours.read_bytes()
     names = ("sitecustomize.py", "usercustomize.py", "conftest.py", "test_solution.py", "wire.py")
-    library = str(Path(os.__file__).parent)
-    places = (".", "/tmp", "/", "/dev/shm", "/var/tmp", library, str(ours.parent), str(secrets))
+    library, ours = Path(os.__file__).parent, Path(wire.__file__).parent
+    places = ("/tmp", "/", "/dev/shm", "/var/tmp", str(library), str(ours), str(secrets))
+    before = contents(places, names)
     output = said(f"""
     import os
-    for place in {places!r}:
+    for place in {(".", *places)!r}:
         for name in {names!r}:
             try:
                 os.makedirs(place, exist_ok=True)
@@ -390,10 +389,15 @@ def test_files_that_others_might_run_are_not_left_for_them(secrets: Path) -> Non
     """)
     written = {line.removeprefix("wrote ") for line in output.splitlines()}
     assert written == {f"/tmp/{name}" for name in names}  # and that is the sandbox's own
-    assert ours.read_bytes() == before
-    for place in ("/tmp", "/", "/dev/shm", "/var/tmp", library):
-        assert not (Path(place) / "sitecustomize.py").exists()
+    assert contents(places, names) == before
+    assert before[f"{ours}/wire.py"]
     assert refused("def add(a, b): return 0")
+
+
+def contents(places: Iterable[str], names: Iterable[str]) -> dict[str, bytes | None]:
+    """What the host's files hold; None where there is none."""
+    paths = [Path(place, name) for place in places for name in names]
+    return {str(path): path.read_bytes() if path.exists() else None for path in paths}
 
 
 # ---- breaking down --------------------------------------------------------------------------------------
