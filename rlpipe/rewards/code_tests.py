@@ -39,7 +39,7 @@ def code_tests(
     that can be run, or where the machine could not run them; never for what the program does.
 
     Args:
-        workers: programs at a time; one a core where not given.
+        workers: programs at a time; two a core where not given, since half of a program's time is waiting.
         cpu_s, wall_s, memory_mb: of each program, in seconds and megabytes.
         unsafe: run programs also where they cannot be isolated. They can then do what you can.
     Raises: SandboxError where programs cannot be isolated, unless `unsafe`.
@@ -64,7 +64,7 @@ def judge(jobs: Sequence[Job], limits: Limits, *, workers: int | None = None, un
     Raises: SandboxError where programs cannot be isolated, unless `unsafe`.
     """
     kept = isolation(unsafe=unsafe)
-    batch = judge_all(jobs, kept, limits, workers=workers or len(os.sched_getaffinity(0)))
+    batch = judge_all(jobs, kept, limits, workers=workers or 2 * len(os.sched_getaffinity(0)))
     # Below full isolation every batch says so, where nobody asked for a log as well.
     level = logging.INFO if kept.level == "bubblewrap" else logging.WARNING
     said = f"{len(jobs)} programs, {batch.programs_per_s:.1f} a second, isolation {kept.level}"
