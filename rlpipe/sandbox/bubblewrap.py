@@ -72,17 +72,17 @@ def command(runtime: Runtime, *, tmp_mb: int, filter_fd: int, info_fd: int) -> l
         info_fd: descriptor to which the number of the sandbox's first process is written.
     Raises: SandboxError where a program that it takes is not installed.
     """
+    info = ["--info-fd", str(info_fd)]
     if os.getuid() != 0:
-        return _sandbox(runtime, {}, tmp_mb, filter_fd, info_fd)
+        return [*_sandbox(runtime, {}, tmp_mb), *info, "--seccomp", str(filter_fd), "--"]
     staged = {path: f"{_STAGE}/{at}" for at, path in enumerate(runtime.shown) if not _open_to_all(path)}
-    return [
-        *(_stage(staged) if staged else []),
-        *_as_nobody(),
-        *_sandbox(runtime, staged, tmp_mb, filter_fd, info_fd),
-    ]
+    outer = [*_stage(staged), *info, "--"] if staged else []
+    # The first process is the outermost one's, with which all others go.
+    inner = [*_sandbox(runtime, staged, tmp_mb), *([] if staged else info), "--seccomp", str(filter_fd), "--"]
+    return [*outer, *_as_nobody(), *inner]
 
 
-def _sandbox(runtime: Runtime, staged: dict[Path, str], tmp_mb: int, filter_fd: int, info_fd: int) -> list[str]:
+def _sandbox(runtime: Runtime, staged: dict[Path, str], tmp_mb: int) -> list[str]:
     words = [_installed("bwrap", "apt install bubblewrap (0.8 or newer)")]
     # --unshare-all only tries for a user namespace; --unshare-user insists on one.
     words += ["--unshare-all", "--unshare-user", "--disable-userns", "--die-with-parent", "--hostname", "sandbox"]
@@ -94,16 +94,20 @@ def _sandbox(runtime: Runtime, staged: dict[Path, str], tmp_mb: int, filter_fd: 
     for folder in runtime.hidden:
         words += ["--size", "4096", "--tmpfs", str(folder), "--remount-ro", str(folder)]
     words += ["--dev", "/dev", "--remount-ro", "/dev"]
-    words += ["--size", str(tmp_mb << 20), "--tmpfs", "/tmp", "--chdir", "/tmp", "--remount-ro", "/"]
-    return [*words, "--seccomp", str(filter_fd), "--info-fd", str(info_fd), "--"]
+    return [*words, "--size", str(tmp_mb << 20), "--tmpfs", "/tmp", "--chdir", "/tmp", "--remount-ro", "/"]
 
 
 def _stage(staged: dict[Path, str]) -> list[str]:
-    """A mount namespace in which what root alone can reach stands at a place that everyone can."""
+    """A mount namespace in which what root alone can reach stands at a place that everyone can.
+
+    It has a process namespace as well: bwrap as root lays its rights down, among them the one to end a process of
+    another user's, so that --die-with-parent of the sandbox inside would go unheard. With this namespace it ends.
+    """
     words = [_installed("bwrap", "apt install bubblewrap"), "--dev-bind", "/", "/", "--tmpfs", _STAGE]
+    words += ["--unshare-pid", "--proc", "/proc"]
     for path, place in staged.items():
         words += ["--ro-bind", str(path), place]
-    return [*words, "--cap-add", "CAP_SETUID", "--cap-add", "CAP_SETGID", "--die-with-parent", "--"]
+    return [*words, "--cap-add", "CAP_SETUID", "--cap-add", "CAP_SETGID", "--die-with-parent"]
 
 
 def _as_nobody() -> list[str]:

@@ -28,7 +28,10 @@ class Batch:
 
 
 def judge_all(jobs: Sequence[Job], isolation: Isolation, limits: Limits, *, workers: int) -> Batch:
-    """Judges the jobs, `workers` of them at a time. A worker is a thread: the work is in the guests' processes."""
+    """Judges the jobs, `workers` of them at a time. A worker is a thread: the work is in the guests' processes.
+
+    An exception, such as an interrupt, comes through when the jobs then under way are done.
+    """
     began = time.perf_counter()
     waiting: SimpleQueue[int] = SimpleQueue()
     for at in range(len(jobs)):
@@ -46,6 +49,18 @@ def judge_all(jobs: Sequence[Job], isolation: Isolation, limits: Limits, *, work
 
     workers = min(workers, len(jobs))
     with ThreadPoolExecutor(max(workers, 1), thread_name_prefix="sandbox") as pool:
-        for done in [pool.submit(work) for _ in range(workers)]:
-            done.result()
+        try:
+            for done in [pool.submit(work) for _ in range(workers)]:
+                done.result()
+        except BaseException:  # an interrupt, above all: the workers end with the job they have
+            _empty(waiting)
+            raise
     return Batch(tuple(verdicts[at] for at in range(len(jobs))), time.perf_counter() - began)
+
+
+def _empty(queue: SimpleQueue[int]) -> None:
+    try:
+        while True:
+            queue.get_nowait()
+    except Empty:
+        return

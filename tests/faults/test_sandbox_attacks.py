@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import os
 import platform
+import signal
 import socket
+import subprocess
 import sys
 import tempfile
 import textwrap
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -81,10 +83,10 @@ def living() -> list[str]:
         try:
             limits = (process / "limits").read_text().splitlines()
             state = (process / "stat").read_text().rsplit(")", 1)[1].split()[0]
+            if state != "Z" and any(line.split()[:4] == ["Max", "open", "files", str(MARK)] for line in limits):
+                found.append(f"{process.name} {(process / 'cmdline').read_bytes()[:80]!r}")
         except OSError:  # it ended, or is another user's
             continue
-        if state != "Z" and any(line.split()[:4] == ["Max", "open", "files", str(MARK)] for line in limits):
-            found.append(f"{process.name} {(process / 'cmdline').read_bytes()[:80]!r}")
     return found
 
 
@@ -560,6 +562,42 @@ def test_a_daemon_holding_the_pipe_neither_lives_nor_delays(limits: Limits) -> N
     assert refused(DAEMON + "def add(a, b):\n  daemon(lambda: None)\n  os._exit(0)", limits)
 
 
+# ---- ending from outside --------------------------------------------------------------------------------
+
+SLEEPERS = f"""
+from rlpipe.sandbox import CallTests, Limits, isolation, judge_all
+sleeper = CallTests(("def add(a, b):\\n  print(1)\\n  while True: pass",), ("add(1, 2)",))
+print("begun", flush=True)
+judge_all([sleeper] * 40, isolation(), Limits(wall_s=1.0, open_files={MARK}), workers=2)
+"""
+
+
+@pytest.mark.parametrize("ending", [signal.SIGKILL, signal.SIGINT])
+def test_who_ends_the_judge_ends_the_sandboxes(ending: signal.Signals) -> None:
+    """40 sleepers of a second, two at a time, are 20 seconds of work; it is over within a few of the signal."""
+    judge = subprocess.Popen([sys.executable, "-c", SLEEPERS], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
+    try:
+        assert judge.stdout
+        judge.stdout.readline()
+        assert _until(lambda: len(living()) >= 4)
+        judge.send_signal(ending)
+        assert judge.wait(10) != 0
+        assert _until(lambda: living() == [])
+    finally:
+        judge.kill()
+        judge.communicate()
+
+
+def _until(holds: Callable[[], bool]) -> bool:
+    """Whether it comes to hold within 5 seconds."""
+    deadline = time.monotonic() + 5
+    while not holds():
+        if time.monotonic() > deadline:
+            return False
+        time.sleep(0.05)
+    return True
+
+
 # ---- breaking out ---------------------------------------------------------------------------------------
 
 
@@ -707,10 +745,10 @@ def test_nobody_is_root_inside_or_outside() -> None:
     with Guest("candidate", "bubblewrap", LIMITS, value_bytes=1000) as guest:
         guest.ready()
         group = os.getpgid(guest._process.pid)
-        inside = [p for p in Path("/proc").iterdir() if p.name.isdigit() and _group(p) == group and _level(p) == 2]
-        owners = {
-            line.split()[1] for p in inside for line in (p / "status").read_text().splitlines() if line[:4] == "Uid:"
-        }
+        members = [p for p in Path("/proc").iterdir() if p.name.isdigit() and _group(p) == group]
+        inside = [p for p in members if _level(p) == max(_level(member) for member in members)]
+        status = [line for p in inside for line in (p / "status").read_text().splitlines()]
+    owners = {line.split()[1] for line in status if line.startswith("Uid:")}
     assert len(inside) == 2  # the sandbox's first process and the candidate
     assert owners == {"65534" if os.getuid() == 0 else str(os.getuid())}
     assert said("import os; print(os.getresuid(), os.getresgid())") == "(65534, 65534, 65534) (65534, 65534, 65534)\n"

@@ -40,7 +40,7 @@ def with_mount(words: Words, *mount: str) -> Words:
 WEAKENED: dict[str, Callable[[Words], Words]] = {
     "/dev can be written": lambda words: without(words, "--remount-ro", "/dev"),
     "/ can be written": lambda words: without(words, "--remount-ro", "/"),
-    "/proc can be read": lambda words: with_mount(words, "--proc", "/proc"),
+    "/proc can be read": lambda words: with_mount(words, "--ro-bind", "/proc", "/proc"),
     "the host's files can be read": lambda words: with_mount(
         words, "--ro-bind", str(Path(guests.__file__).parent), str(Path(guests.__file__).parent)
     ),
