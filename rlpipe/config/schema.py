@@ -56,6 +56,7 @@ class Arithmetic(Section):
 
 
 class Data(Section):
+    seed: CountOrZero
     source: Literal["arithmetic", "gsm8k", "instruct", "rows"]
     path: str
     hub: str | None
@@ -141,6 +142,12 @@ class Pairs(Section):
     samples_per_prompt: Annotated[int, Field(ge=2)]
     token_budget: Count | None
     heldout_fraction: OpenShare
+
+
+class FineTuning(Supervised):
+    """SFT. It has a seed of its own, as the data have: all that `Params.seed` varies starts from one model."""
+
+    seed: CountOrZero
 
 
 class RewardModel(Supervised):
@@ -276,7 +283,7 @@ class Params(Section):
     model: Model
     rollout: Rollout
     judge: Judge
-    sft: Supervised
+    sft: FineTuning
     pairs: Pairs
     reward_model: RewardModel
     process_reward_model: ProcessRewardModel

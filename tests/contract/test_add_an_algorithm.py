@@ -45,12 +45,12 @@ def _run(house, *arguments):
 
 
 def test_the_page_touches_a_file_the_table_a_test_and_docs_alone(house):
-    assert sorted(set(house[1])) == [
+    assert set(house[1]) == {
         "docs/papers.md",
         f"rlpipe/algos/{NAME}.py",
         "rlpipe/algos/__init__.py",
         f"tests/unit/algos/test_{NAME}.py",
-    ]
+    }
 
 
 def test_the_new_algorithm_passes_its_own_test_and_all_that_hold_for_every_algorithm(house):
