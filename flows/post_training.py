@@ -22,7 +22,7 @@ from rlpipe.config import Params, load
 from rlpipe.errors import RlpipeError
 from tasks.artifacts import publish
 from tasks.process import Children
-from tasks.stage import FAILED, Outcome
+from tasks.stage import CANCELLED, FAILED, Outcome
 
 CHECKOUT = Path(__file__).resolve().parents[1]
 _NAME = "post-training"
@@ -128,6 +128,8 @@ def conclusion(outcomes: Mapping[str, Outcome], stale: Mapping[str, str]) -> Sta
     if failed:
         errors = "\n\n".join(f"{outcome.address}: {outcome.error}" for outcome in failed)
         return Failed(message=f"{summary}\n\n{errors}")
+    if states[CANCELLED]:
+        return Failed(message=f"{summary}: the run was stopped. Run again to go on.")
     if stale:
         listed = "\n".join(f"{address}: {reason}" for address, reason in stale.items())
         return Failed(

@@ -27,7 +27,7 @@ def markdown(trials: Trials, verdicts: Sequence[Verdict], threshold: float) -> s
         f"# Bakeoff {trials.name}",
         "",
         f"{len(trials.algorithms) - 1} algorithms, {count} {'seed' if count == 1 else 'seeds'} "
-        f"({', '.join(map(str, trials.seeds))}), {budget} generated tokens each; "
+        f"({', '.join(map(str, trials.seeds))}) from one SFT model, {budget} generated tokens each; "
         f"threshold {100 * threshold:g}% of the moving mean of {WINDOW} measurements of the reward.",
         "",
         _line(_HEAD),

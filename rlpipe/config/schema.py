@@ -65,6 +65,7 @@ class Arithmetic(Section):
 
 
 class Data(Section):
+    seed: CountOrZero
     source: Literal["arithmetic", "gsm8k", "instruct", "rows"]
     path: str
     hub: str | None
@@ -238,6 +239,12 @@ class Pairs(Section):
     heldout_fraction: OpenShare
 
 
+class FineTuning(Supervised):
+    """SFT. It has a seed of its own, as the data have: all that `Params.seed` varies starts from one model."""
+
+    seed: CountOrZero
+
+
 class RewardModel(Supervised):
     temperature: Positive
     margin_coef: NonNegative
@@ -372,7 +379,7 @@ class Params(Section):
     rollout: Rollout
     rewards: Rewards
     judge: Judge
-    sft: Supervised
+    sft: FineTuning
     pairs: Pairs
     reward_model: RewardModel
     process_reward_model: ProcessRewardModel

@@ -24,10 +24,10 @@ class Bench:
     batching: Batching
 
 
-def bench(stage: Stage, tokenizer_at: str | Path) -> Bench:
+def bench(stage: Stage, tokenizer_at: str | Path, seed: int) -> Bench:
     """Fix determinism, then load the tokenizer. Raises: ModelError, ConfigError."""
     runtime = stage.params.runtime
-    device = prepare_torch(runtime, stage.params.seed)
+    device = prepare_torch(runtime, seed)
     tokenizer = load_tokenizer(tokenizer_at)
     assert isinstance(tokenizer.pad_token_id, int), "load_tokenizer sees to it"
     return Bench(stage, device, tokenizer, Batching(tokenizer.pad_token_id, device, runtime.dtype))

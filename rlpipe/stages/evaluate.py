@@ -21,7 +21,7 @@ from rlpipe.training.samples import kl_metrics, length_metrics, logp_in_parts, r
 def run(stage: Stage) -> None:
     """One sample a task at the rollout's temperature: pass@1 with its interval, and KL to the SFT policy."""
     params = stage.params
-    work = bench(stage, stage.path("models/sft"))
+    work = bench(stage, stage.path("models/sft"), stage.params.seed)
     stage.tracker.dataset("heldout", stage.path(HELDOUT))
     rows = read_heldout(stage.root)[: params.evaluate.tasks]
     tasks = encode_tasks(rows, work.tokenizer, params.model.max_length, params.rollout.max_new_tokens)

@@ -63,7 +63,7 @@ def _from_policy(stage: Stage) -> tuple[list[Preference], dict[str, float]]:
     from rlpipe.training.encode import encode_tasks
 
     params = stage.params
-    work = bench(stage, stage.path("models/sft"))
+    work = bench(stage, stage.path("models/sft"), stage.params.seed)
     stage.tracker.dataset("tasks", stage.path(TASKS))
     tasks = encode_tasks(read_tasks(stage.root), work.tokenizer, params.model.max_length, params.rollout.max_new_tokens)
     policy = load_policy(stage.path("models/sft"), work.device)

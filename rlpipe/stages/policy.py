@@ -34,7 +34,7 @@ def run(stage: Stage) -> None:
     """Train the policy that the section describes, from the SFT weights."""
     params, section = stage.params, stage.params.policy[stage.item]
     chosen = plan(stage.item, section, params.rollout)
-    work = bench(stage, stage.path("models/sft"))
+    work = bench(stage, stage.path("models/sft"), stage.params.seed)
     policy = learner(load_policy(stage.path("models/sft"), work.device), params.model.adapter)
     tasks = encode_tasks(read_tasks(stage.root), work.tokenizer, params.model.max_length, params.rollout.max_new_tokens)
     stage.tracker.dataset("tasks", stage.path(TASKS))

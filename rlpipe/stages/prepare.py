@@ -36,7 +36,7 @@ def run(stage: Stage) -> None:
         ConfigError if the tokenizer does not fit its vocabulary.
     """
     data, model = stage.params.data, stage.params.model
-    sifted = sift(SOURCES[data.source](data, _tables(data, stage.root), stage.params.seed))
+    sifted = sift(SOURCES[data.source](data, _tables(data, stage.root), data.seed))
     # Written before anything can fail, so that the reasons outlive the failure.
     write_quarantine(stage.path(prepared.QUARANTINE), sifted)
     check_rate(sifted, data.max_quarantine_rate, stage.path(prepared.QUARANTINE))

@@ -38,7 +38,7 @@ def _train(stage: Stage) -> None:
     from rlpipe.training.process_reward import step_probabilities, train_process_reward_model
 
     params, settings = stage.params, stage.params.process_reward_model
-    work = bench(stage, stage.path("models/sft"))
+    work = bench(stage, stage.path("models/sft"), stage.params.seed)
     train, heldout = _labelled(work)
     model = learner(new_reward_model(stage.path("models/sft"), work.device), params.model.adapter, scorer=True)
     with resumable(stage, PREPARED, "models/sft") as store:

@@ -30,7 +30,7 @@ def _train(stage: Stage) -> None:
     from rlpipe.training.scoring import score_examples
 
     params, settings = stage.params, stage.params.reward_model
-    work = bench(stage, stage.path("models/sft"))
+    work = bench(stage, stage.path("models/sft"), stage.params.seed)
     stage.tracker.dataset("pairs", stage.path(TRAIN_PAIRS))
     train = encode_pairs(read_train_pairs(stage.root), work.tokenizer, params.model.max_length)
     heldout = encode_pairs(read_heldout_pairs(stage.root), work.tokenizer, params.model.max_length)

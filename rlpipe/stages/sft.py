@@ -17,7 +17,7 @@ def run(stage: Stage) -> None:
     """Train the base model on the demonstrations and write it whole, an adapter folded in."""
     params = stage.params
     base = params.model.name_or_path
-    work = bench(stage, base or stage.path(TOKENIZER))
+    work = bench(stage, base or stage.path(TOKENIZER), params.sft.seed)
     stage.tracker.dataset("demonstrations", stage.path(DEMONSTRATIONS))
     encoded = encode_demonstrations(read_demonstrations(stage.root), work.tokenizer, params.model.max_length)
     model = (
@@ -28,7 +28,13 @@ def run(stage: Stage) -> None:
     policy = learner(model, params.model.adapter)
     with resumable(stage, PREPARED) as store:
         rows = train_sft(
-            policy, encoded.examples, params.sft, work.batching, seed=params.seed, store=store, recorder=stage.tracker
+            policy,
+            encoded.examples,
+            params.sft,
+            work.batching,
+            seed=params.sft.seed,
+            store=store,
+            recorder=stage.tracker,
         )
         save(finished(policy), work.tokenizer, stage.path("models/sft"))
         write_table(stage.path("plots/sft.csv"), rows)

@@ -53,7 +53,9 @@ def test_the_graph_has_exactly_these_stages(index):
         ("evaluate.tasks", {s for s in ALL if s.startswith("evaluate")} | {"report"}),
         ("report.samples", {"report"}),
         ("data.arithmetic.slip_rate", ALL),
-        ("seed", ALL),
+        ("data.seed", ALL),
+        ("sft.seed", ALL - {"prepare"}),
+        ("seed", ALL - {"prepare", "sft"}),
         # How many stages run at once, how often to checkpoint and where to track change no result.
         ("runtime.slots", set()),
         ("runtime.checkpoint_every", set()),

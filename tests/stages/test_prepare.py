@@ -85,7 +85,7 @@ def test_the_same_parameters_give_the_same_bytes(tmp_path: Path) -> None:
     for name in ("one", "two"):
         prepare(tmp_path / name, *SMALL, *bpe)
     assert hashes(tmp_path / "one") == hashes(tmp_path / "two")
-    prepare(tmp_path / "other", *SMALL, *bpe, "seed=18")
+    prepare(tmp_path / "other", *SMALL, *bpe, "data.seed=18")
     assert hashes(tmp_path / "other") != hashes(tmp_path / "one")
 
 

@@ -52,7 +52,6 @@ def _words(findings: Findings) -> dict[str, object]:
         "splits": _under("split/", findings.prepared),
         "quarantined": _under("quarantine/", findings.prepared),
         "pair_counts": {name.removeprefix("data/"): count for name, count in findings.pairs.items()},
-        "windows": {curve.name: 2 * plots.window(len(curve.kl)) + 1 for curve in findings.curves},
         "colours": plots.COLOURS,
     }
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import io
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,10 @@ from rlpipe.stages.reporting.findings import Curve, Findings
 # Grey for SFT, then colours after Okabe and Ito, told apart with any colour vision; markers say the same.
 COLOURS = ("#6b7280", "#0072b2", "#d55e00", "#009e73", "#aa4499", "#e69f00", "#56b4e9")
 MARKERS = ("s", "o", "^", "D", "v", "P", "X")
+STROKES = ("-", (0, (4, 1.5)), (0, (1.2, 1.2)), (0, (6, 1.5, 1, 1.5)))  # for policies whose colours repeat
 INK, FAINT = "#1f2328", "#d0d7de"
+_PANELS = 4  # in a row
+_LEGEND_ROWS = 16
 
 _STYLE: dict[Any, Any] = {
     "font.family": "DejaVu Sans",  # comes with matplotlib: the same pixels on every machine
@@ -66,21 +70,15 @@ def accuracy(findings: Findings) -> Figure:
 
 
 def reward_vs_kl(findings: Findings) -> Figure:
-    """Left, all policies by the evaluation's score; right, each by the reward it is trained on."""
+    """Above, all policies by the evaluation's score; below, each by the reward it is trained on."""
     online = [curve for curve in findings.curves if curve.reward]
+    heights = [4.2] + [1.8 * -(-len(online) // _PANELS)] * bool(online)
     with matplotlib.rc_context(_STYLE):
-        figure = Figure(figsize=(10.4, 4.6), layout="constrained")
-        columns = -(-len(online) // 4)
-        rows = -(-len(online) // max(columns, 1))
-        grid = figure.add_gridspec(max(rows, 1), 1 + columns, width_ratios=[1.9] + [1.0] * columns)
-        _shared(figure.add_subplot(grid[:, 0]), findings)
-        for place, curve in enumerate(online):
-            panel = figure.add_subplot(grid[place % rows, 1 + place // rows])
-            _draw(panel, curve, curve.trained_on)
-            panel.set_title(f"{curve.name}: {curve.reward}")
-            panel.tick_params(labelsize=8)
-            if place % rows == rows - 1 or curve is online[-1]:
-                panel.set_xlabel("KL to SFT, nats a response")
+        figure = Figure(figsize=(10.4, sum(heights)), layout="constrained")
+        parts = figure.subfigures(len(heights), height_ratios=heights, squeeze=False)[:, 0]
+        _shared(parts[0].subplots(), findings)
+        for part in parts[1:]:
+            _separate(part.subplots(-(-len(online) // _PANELS), _PANELS, squeeze=False).flat, online)
     return figure
 
 
@@ -122,18 +120,35 @@ def inline_svg(figure: Figure, name: str) -> str:
 
 
 def _shared(axes: Axes, findings: Findings) -> None:
-    for curve in findings.curves:
-        _draw(axes, curve, curve.gold)
+    for place, curve in enumerate(findings.curves):
+        _draw(axes, curve, curve.gold, STROKES[place // (len(COLOURS) - 1) % len(STROKES)])
     axes.set_title("Score by the evaluation's own verifier")
     axes.set_xlabel("KL to SFT, nats a response")
     axes.set_ylabel(f"{findings.task}, mean over samples")
     if findings.curves:
-        axes.legend(loc="lower right")
+        columns = -(-len(findings.curves) // _LEGEND_ROWS)
+        axes.legend(loc="center left", bbox_to_anchor=(1.0, 0.5), ncols=columns, fontsize=9, handlelength=3.2)
 
 
-def _draw(axes: Axes, curve: Curve, reward: Sequence[float]) -> None:
+def _separate(panels: Iterable[Axes], online: Sequence[Curve]) -> None:
+    for place, (panel, curve) in enumerate(zip_longest(panels, online)):
+        if curve is None:
+            panel.remove()
+            continue
+        _draw(panel, curve, curve.trained_on, "-")
+        panel.set_title(curve.name, fontsize=9)
+        panel.set_ylabel(curve.reward, fontsize=8)
+        panel.tick_params(labelsize=8)
+        if place + _PANELS >= len(online):
+            panel.set_xlabel("KL to SFT, nats a response", fontsize=8)
+
+
+def _draw(axes: Axes, curve: Curve, reward: Sequence[float], stroke: Any) -> None:
     """Dots: single steps. Line: the running mean of both axes. Marker: where training ended."""
     shade, marker, width = COLOURS[curve.colour], MARKERS[curve.colour], window(len(reward))
     axes.plot(curve.kl, reward, ".", color=shade, alpha=0.3, markersize=5, markeredgewidth=0)
     kl, line = smooth(curve.kl, width), smooth(reward, width)
-    axes.plot(kl, line, color=shade, linewidth=1.8, marker=marker, markevery=[-1], markersize=7, label=curve.name)
+    axes.plot(
+        kl, line, color=shade, linestyle=stroke, linewidth=1.8, marker=marker, markevery=[-1], markersize=7,
+        label=curve.name,
+    )  # fmt: skip

@@ -31,7 +31,7 @@ def test_the_page_has_a_row_an_algorithm(trials: Trials) -> None:
     assert line(text, "dpo")[-3] == "–"  # its seconds
     assert line(text, "ppo") == ["ppo", "failed", *["–"] * 8]
     assert line(text, "sft")[2:4] == ["–", "–"]
-    assert "2 seeds (1, 2), 700 generated tokens each; threshold 35%" in text
+    assert "2 seeds (1, 2) from one SFT model, 700 generated tokens each; threshold 35%" in text
     never = page.markdown(trials, verdicts(trials, 0.9), 0.9)
     assert line(never, "grpo")[3] == "never"
 
