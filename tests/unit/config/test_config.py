@@ -52,7 +52,7 @@ def test_a_mistake_is_named_with_its_remedy(assignment, said):
 
 
 def test_every_mistake_is_listed_at_once():
-    text = TEXT.replace("seed: 17", "seed: -1").replace("slots: 2", "slots: 0")
+    text = TEXT.replace("\nseed: 17", "\nseed: -1").replace("slots: 2", "slots: 0")
     with pytest.raises(ConfigError) as error:
         parse(text)
     assert str(error.value).splitlines() == [

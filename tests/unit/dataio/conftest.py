@@ -30,6 +30,7 @@ def data() -> Data:
         operands=2, max_operand=5, sft_rows=20, rl_rows=10, heldout_rows=8, short_rate=0.0, slip_rate=0.5
     )
     return Data(
+        seed=0,
         source="rows",
         path="data/raw",
         hub=None,
