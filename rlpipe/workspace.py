@@ -214,8 +214,17 @@ def _params(checkout: Path, preset: str | None, assignments: Sequence[str], algo
     Raises: ConfigError, WorkspaceError.
     """
     overlay = _preset(checkout, preset)
-    if not algos:
-        return edited(_text(checkout), overlay, assignments)
+    if algos:
+        text = _with_algorithms(checkout, overlay, assignments, algos)
+    else:
+        text = edited(_text(checkout), overlay, assignments)
+    from rlpipe.algos.plan import plans  # torch takes seconds to import
+
+    plans(parse(text))
+    return text
+
+
+def _with_algorithms(checkout: Path, overlay: str | None, assignments: Sequence[str], algos: Sequence[str]) -> str:
     for assignment in assignments:
         key = assignment.partition("=")[0].strip()
         if key in _DECIDED:
@@ -225,11 +234,7 @@ def _params(checkout: Path, preset: str | None, assignments: Sequence[str], algo
             )
     of_policies = [assignment for assignment in assignments if assignment.startswith("policy.")]
     others = [assignment for assignment in assignments if assignment not in of_policies]
-    text = edited(_for_algorithms(edited(_text(checkout), overlay, others), algos), None, of_policies)
-    from rlpipe.algos.plan import plans  # torch takes seconds to import
-
-    plans(parse(text))
-    return text
+    return edited(_for_algorithms(edited(_text(checkout), overlay, others), algos), None, of_policies)
 
 
 def _for_algorithms(text: str, algos: Sequence[str]) -> str:

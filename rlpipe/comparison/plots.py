@@ -5,7 +5,6 @@ from __future__ import annotations
 import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import matplotlib
@@ -14,27 +13,15 @@ from matplotlib.figure import Figure
 
 from rlpipe.comparison.collect import BASE, Measured, Trial, Trials
 from rlpipe.comparison.statistics import WINDOW, Verdict, moving_mean
+from rlpipe.stages.reporting.plots import COLOURS, INK, STYLE
 
 # After Okabe and Ito, told apart with any colour vision; where they repeat, the stroke and the marker differ.
-_COLOURS = ("#0072b2", "#d55e00", "#009e73", "#aa4499", "#b8860b", "#1f2328", "#56b4e9")
+_COLOURS = ("#0072b2", "#d55e00", "#009e73", "#aa4499", "#b8860b", INK, "#56b4e9")
 _STROKES = ("-", (0, (5, 2)), (0, (1.2, 1.2)))
 _MARKERS = ("o", "^", "s")
-_INK, _GREY, _FAINT = "#1f2328", "#6b7280", "#d0d7de"
+_GREY = COLOURS[0]
 _LABEL_POINTS = 10.5  # the height of a label and the gap to the next
-_STYLE: dict[Any, Any] = {
-    "font.family": "DejaVu Sans",  # comes with matplotlib: the same pixels on every machine
-    "font.size": 9,
-    "axes.edgecolor": _INK,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.linewidth": 0.8,
-    "axes.grid": True,
-    "axes.axisbelow": True,
-    "axes.titlelocation": "left",
-    "axes.titlesize": 10,
-    "grid.color": _FAINT,
-    "grid.linewidth": 0.6,
-}
+_STYLE = STYLE | {"font.size": 9}
 
 
 @dataclass(frozen=True)
@@ -72,12 +59,6 @@ def frontier(trials: Trials) -> Figure:
         figure = Figure(figsize=(9.6, 6.4), layout="constrained")
         _frontiers(figure.subplots(), trials, _looks(trials))
     return figure
-
-
-def write_png(figure: Figure, path: Path) -> None:
-    """The same bytes for the same figure."""
-    with matplotlib.rc_context(_STYLE):
-        figure.savefig(path, dpi=140, facecolor="white", metadata={"Software": None})
 
 
 def mean_curve(trials: Sequence[Trial]) -> list[Measured]:

@@ -7,6 +7,7 @@ from pathlib import Path
 from rlpipe.comparison import page, plots
 from rlpipe.comparison.collect import Trials
 from rlpipe.comparison.statistics import verdicts
+from rlpipe.stages.reporting.plots import write_png
 from rlpipe.types import Metrics
 
 
@@ -26,5 +27,5 @@ def write(trials: Trials, threshold: float, folder: Path) -> tuple[Metrics, list
     for name, text in texts.items():
         (folder / name).write_text(text, encoding="utf-8")
     for name, figure in figures.items():
-        plots.write_png(figure, folder / name)
+        write_png(figure, folder / name, dpi=140)
     return page.metrics(found), [folder / name for name in (*texts, *figures)]

@@ -94,6 +94,14 @@ def test_a_name_that_is_no_folder_is_refused(name: str) -> None:
         run_name(None, [], name)
 
 
+@pytest.mark.parametrize("override", ["sft.steps=many", "policy.grpo.kl_coef=-1", "policy.grpo.group_size=1"])
+def test_what_is_refused_leaves_nothing_behind(checkout: Path, override: str) -> None:
+    key = override.partition("=")[0]
+    with pytest.raises(ConfigError, match=key), open_workspace(checkout, "mine", None, [override]):
+        pass
+    assert not (checkout / "runs" / "mine").exists()
+
+
 def test_named_algorithms_are_in_the_name() -> None:
     assert run_name(None, [], None, ["grpo", "dpo"]) == "algos-grpo+dpo"
     assert run_name("gsm8k", ["seed=3"], None, ["all"]) == "gsm8k+algos-all+seed-3"

@@ -23,7 +23,7 @@ INK, FAINT = "#1f2328", "#d0d7de"
 _PANELS = 4  # in a row
 _LEGEND_ROWS = 16
 
-_STYLE: dict[Any, Any] = {
+STYLE: dict[Any, Any] = {
     "font.family": "DejaVu Sans",  # comes with matplotlib: the same pixels on every machine
     "font.size": 10,
     "axes.edgecolor": INK,
@@ -49,7 +49,7 @@ _STYLE: dict[Any, Any] = {
 def accuracy(findings: Findings) -> Figure:
     """pass@1 of every model with its 95% interval, over SFT's interval as a band."""
     models = findings.models
-    with matplotlib.rc_context(_STYLE):
+    with matplotlib.rc_context(STYLE):
         figure = Figure(figsize=(10.4, 0.9 + 0.42 * len(models)), layout="constrained")
         axes = figure.subplots()
         base = findings.base.measured
@@ -73,7 +73,7 @@ def reward_vs_kl(findings: Findings) -> Figure:
     """Above, all policies by the evaluation's score; below, each by the reward it is trained on."""
     online = [curve for curve in findings.curves if curve.reward]
     heights = [4.2] + [1.8 * -(-len(online) // _PANELS)] * bool(online)
-    with matplotlib.rc_context(_STYLE):
+    with matplotlib.rc_context(STYLE):
         figure = Figure(figsize=(10.4, sum(heights)), layout="constrained")
         parts = figure.subfigures(len(heights), height_ratios=heights, squeeze=False)[:, 0]
         _shared(parts[0].subplots(), findings)
@@ -93,10 +93,10 @@ def window(measured: int) -> int:
     return measured // 12
 
 
-def write_png(figure: Figure, path: Path) -> None:
+def write_png(figure: Figure, path: Path, dpi: int = 160) -> None:
     """The same bytes for the same figure."""
-    with matplotlib.rc_context(_STYLE):
-        figure.savefig(path, dpi=160, facecolor="white", metadata={"Software": None})
+    with matplotlib.rc_context(STYLE):
+        figure.savefig(path, dpi=dpi, facecolor="white", metadata={"Software": None})
 
 
 def inline_svg(figure: Figure, name: str) -> str:
@@ -104,7 +104,7 @@ def inline_svg(figure: Figure, name: str) -> str:
 
     The same bytes for the same figure; `name` keeps its ids apart from those of the page's other figures.
     """
-    with matplotlib.rc_context({**_STYLE, "svg.hashsalt": name}):
+    with matplotlib.rc_context({**STYLE, "svg.hashsalt": name}):
         buffer = io.StringIO()
         nothing = {"Date": None, "Creator": None, "Format": None, "Type": None}
         figure.savefig(buffer, format="svg", transparent=True, metadata=nothing)
