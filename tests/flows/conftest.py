@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from prefect.logging.configuration import setup_logging
 
 from tests.flows.tiny_project import create, prefect_server, traced
 
@@ -23,6 +24,8 @@ def own_signal_handlers() -> Iterator[None]:
 
 @pytest.fixture(scope="session")
 def prefect_url() -> str:
+    # Prefect sets logging up once a process, and so takes away the handler of the test in which it happens.
+    setup_logging()
     return prefect_server()
 
 
