@@ -60,7 +60,7 @@ def test_one_slot_for_two_pipelines_is_handed_from_one_to_the_other(two: list[Pa
 def test_two_pipelines_fill_two_slots_and_a_failure_in_one_is_its_own(two: list[Path]) -> None:
     # `top` alone can start in either project once `apart` is done, so the second slot is the other pipeline's.
     for root in two:
-        say(root, top="slow")
+        say(root, top="meet60")
     say(two[0], left="fail")
     state = tiny_set([str(root) for root in two], slots=2, targets=("bottom",), return_state=True)
     assert state.is_failed()

@@ -11,10 +11,10 @@ from pathlib import Path
 
 import yaml
 
-# A stage's word decides what it does, such as fail, hang until interrupted, hang and ignore that. `meetN`
-# waits up to N seconds for the stage on the other side of the diamond to be running too.
+# A stage's word decides what it does, such as fail, hang until interrupted, hang and ignore that. `meetN` waits
+# up to N seconds until two have started: both sides of the diamond, or this stage in two projects side by side.
 _WORK = """\
-import os, signal, sys, time
+import glob, os, signal, sys, time
 
 def trace(event):
     with open("trace.txt", "a") as file:
@@ -25,6 +25,7 @@ trace("start")
 print(f"{name} says {word}")
 if word == "fail":
     print(f"ConfigError: {name}.word={word!r}: no such word. Choose another.", file=sys.stderr)
+    trace("end")
     sys.exit(1)
 if word == "oom":
     os.kill(os.getpid(), signal.SIGKILL)
@@ -42,9 +43,12 @@ if word in ("hang", "deaf"):
 if word == "slow":
     time.sleep(3)
 if word.startswith("meet"):
-    other = {"left": "right", "right": "left"}[name]
+    pair = ("left", "right") if name in ("left", "right") else (name,)
     until = time.monotonic() + int(word[4:])
-    while time.monotonic() < until and f"start {other}" not in open("trace.txt").read():
+    while time.monotonic() < until:
+        lines = [line.split() for trace in glob.glob("../*/trace.txt") for line in open(trace)]
+        if sum(line[0] == "start" and line[1] in pair for line in lines) == 2:
+            break
         time.sleep(0.05)
 if word == "meddle":
     with open("top.txt", "a") as file:
