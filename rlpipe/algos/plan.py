@@ -53,7 +53,8 @@ Plan = RLPlan | PreferencePlan | DistillationPlan
 def plans(params: Params) -> dict[str, Plan]:
     """Every policy section's plan. Raises: ConfigError on the first that cannot work."""
     made = {name: plan(name, section, params.rollout) for name, section in params.policy.items()}
-    models = {"sft", "reward_model", "process_reward_model", *params.policy}
+    scorers = {f"reward_model/{name}" for name in params.reward_model}
+    models = {"sft", "judge", "process_reward_model", *scorers, *params.policy}
     for name, section in params.policy.items():
         room, _, source = section.learns_from.partition("/")
         if room == "models" and source not in models - {name}:

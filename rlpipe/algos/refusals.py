@@ -10,8 +10,13 @@ from rlpipe.config.schema import Numbers, Policy, RLBudget, Rollout
 from rlpipe.errors import ConfigError
 from rlpipe.ops.needs import needs_of
 
-_LEARNED = ("reward_model", "process_reward_model")
-_NO_TEACHERS = ("models/sft", *(f"models/{name}" for name in _LEARNED))
+# Rewards that a stage learns, and where it writes them.
+_LEARNED = {
+    "reward_model": "models/reward_model/NAME",
+    "process_reward_model": "models/process_reward_model",
+    "judge": "models/judge",
+}
+_NO_TEACHERS = ("models/sft", "models/reward_model", "models/process_reward_model", "models/judge")
 
 
 def foreign(at: str, value: Any, key: str, algo: SectionAlgo) -> str:
@@ -56,8 +61,8 @@ def _foreign_online(at: str, value: Any, key: str, algo: PolicyAlgo) -> str:
 def refuse_offline(at: str, section: Policy, algo: PreferenceAlgo | DistillationAlgo) -> None:
     """Raises: ConfigError unless the section learns from what its algorithm needs."""
     if isinstance(algo, PreferenceAlgo):
-        _require_source(at, section, "data/pairs", f"{algo.name!r} learns from pairs")
-    elif section.learns_from.startswith("data/") or section.learns_from in _NO_TEACHERS:
+        _require_source(at, section, "data/pairs/NAME", f"{algo.name!r} learns from pairs")
+    elif section.learns_from.startswith(("data/", *_NO_TEACHERS)):
         raise ConfigError(
             f"{at}.learns_from={section.learns_from}: {algo.name!r} learns from a teacher, a causal language model "
             "other than models/sft, where the student starts. Set models/NAME of another policy, or a folder."
@@ -82,7 +87,7 @@ def refuse_online(
         raise ConfigError(f"{at}.reward: a section learns from one model; {learned} are two. Remove one.")
     _per_step(at, budget)
     for name in learned:
-        _require_source(at, section, f"models/{name}", f"its reward names {name}")
+        _require_source(at, section, _LEARNED[name], f"its reward names {name}")
     if not learned:
         _require_source(at, section, "data/prepared", "its reward names no learned model, so nothing else is read")
 
@@ -214,5 +219,7 @@ def _called(algo: PolicyAlgo, choice: str) -> str:
 
 def _require_source(at: str, section: Policy, expected: str, why: str) -> None:
     """The input that DVC tracks must be the one that the trainer reads, or a change of it would go unnoticed."""
-    if section.learns_from != expected:
+    room = expected.removesuffix("NAME")
+    fits = section.learns_from.startswith(room) if room != expected else section.learns_from == expected
+    if not fits:
         raise ConfigError(f"{at}.learns_from={section.learns_from}: {why}. Set {expected}.")

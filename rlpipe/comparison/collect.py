@@ -14,8 +14,6 @@ from rlpipe.tracking import Cost, costs
 
 BASE = "sft"
 _TOKENS, _REWARD, _KL = "length/tokens_drawn", "reward/gold_mean", "kl/ref_seq_sum"
-# Whoever learns from these has spent the tokens of the pairs before the first step.
-_FROM_PAIRS = ("data/pairs", "models/reward_model")
 
 
 @dataclass(frozen=True)
@@ -121,18 +119,30 @@ def _curve(root: Path, params: Params, name: str, rows: list[dict[str, str]]) ->
     path = root / f"plots/policy/{name}.csv"
     source = params.policy[name].learns_from
     spent = 0.0
-    if source in _FROM_PAIRS:
-        pairs = root / "metrics/pairs.json"
+    if (made_from := _pairs_behind(params, source)) is not None:
+        pairs = root / f"metrics/pairs/{made_from}.json"
         spent = _number(_numbers(pairs), "data/tokens_drawn", pairs)
     measured = [row for row in rows if row.get(_REWARD) and row.get(_KL)]
     return tuple(
         Measured(
-            tokens=spent + (0.0 if source == "data/pairs" else _number(row, _TOKENS, path)),
+            tokens=spent + (0.0 if source.startswith("data/pairs/") else _number(row, _TOKENS, path)),
             reward=float(row[_REWARD]),
             kl=float(row[_KL]),
         )
         for row in measured
     )
+
+
+def _pairs_behind(params: Params, source: str) -> str | None:
+    """The set of pairs that a policy learns from, itself or through a reward model; None for neither.
+
+    Its tokens were spent before the first step.
+    """
+    scorer = source.removeprefix("models/reward_model/")
+    if scorer != source:
+        source = params.reward_model[scorer].learns_from
+    name = source.removeprefix("data/pairs/")
+    return name if name != source else None
 
 
 def _rows(path: Path) -> list[dict[str, str]]:

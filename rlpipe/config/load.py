@@ -76,7 +76,7 @@ def _keys_beside(model: type[BaseModel], path: list[str]) -> list[str]:
 def _check_references(params: Params) -> None:
     """Names that one section uses of another must exist there."""
     for name in params.policy:
-        if name in ("sft", "reward_model"):
+        if name in ("sft", "judge", "reward_model", "process_reward_model"):
             raise ConfigError(f"policy.{name}: the name is taken by the stage that writes models/{name}. Rename it.")
     known = ["sft", *params.policy]
     for name in params.evaluate.models:
@@ -84,10 +84,48 @@ def _check_references(params: Params) -> None:
             raise ConfigError(f"evaluate.models={params.evaluate.models}: no model {name!r}.{nearest(name, known)}")
     if "sft" not in params.evaluate.models:
         raise ConfigError("evaluate.models: 'sft' is missing. Every policy is compared with it; add it.")
-    if params.pairs.source == "none":
-        for name, policy in params.policy.items():
-            if policy.learns_from in ("data/pairs", "models/reward_model"):
-                raise ConfigError(
-                    f"policy.{name}.learns_from={policy.learns_from}: pairs.source is none, so there are "
-                    "no pairs and no reward model. Set pairs.source to policy or dataset."
-                )
+    _check_paths(params)
+    _check_pairs_are_made(params)
+
+
+def _check_paths(params: Params) -> None:
+    """What one section reads, another must write."""
+    starts = ["models/sft", *(f"models/{name}" for name in params.policy)]
+    pairs = [f"data/pairs/{name}" for name in params.pairs]
+    for name, made in params.pairs.items():
+        _one_of(f"pairs.{name}.samples_from", made.samples_from, starts)
+        _one_of(f"pairs.{name}.labels_from", made.labels_from, ["data/prepared", "models/judge"])
+    for name, scorer in params.reward_model.items():
+        _one_of(f"reward_model.{name}.learns_from", scorer.learns_from, pairs)
+        _one_of(f"reward_model.{name}.starts_from", scorer.starts_from, starts)
+    for name, policy in params.policy.items():
+        others = [start for start in starts if start != f"models/{name}"]
+        _one_of(f"policy.{name}.starts_from", policy.starts_from, others)
+        if params.model.adapter is not None and policy.starts_from != "models/sft":
+            raise ConfigError(
+                f"policy.{name}.starts_from={policy.starts_from}: with model.adapter a policy is an adapter on "
+                "models/sft, and no second one stands on it. Set models/sft, or model.adapter to null."
+            )
+        if policy.learns_from.startswith("data/pairs"):
+            _one_of(f"policy.{name}.learns_from", policy.learns_from, pairs)
+        if policy.learns_from.startswith("models/reward_model"):
+            scorers = [f"models/reward_model/{scorer}" for scorer in params.reward_model]
+            _one_of(f"policy.{name}.learns_from", policy.learns_from, scorers)
+
+
+def _one_of(at: str, value: str, known: list[str]) -> None:
+    if value not in known:
+        raise ConfigError(f"{at}={value}: no stage writes it.{nearest(value, known)}")
+
+
+def _check_pairs_are_made(params: Params) -> None:
+    """Nothing learns from a set of pairs that is empty by intent."""
+    empty = {f"data/pairs/{name}" for name, made in params.pairs.items() if made.source == "none"}
+    empty |= {f"models/reward_model/{name}" for name, scorer in params.reward_model.items()
+              if scorer.learns_from in empty}  # fmt: skip
+    for name, policy in params.policy.items():
+        if policy.learns_from in empty:
+            raise ConfigError(
+                f"policy.{name}.learns_from={policy.learns_from}: the source of these pairs is none, so there are no "
+                "pairs and no reward model. Set it to policy or dataset."
+            )

@@ -122,8 +122,62 @@ class Rollout(Section):
     batch_size: Count
 
 
+class JudgeRequest(Section):
+    """What an OpenAI-compatible server is asked for; see `rewards.judges.settings.Endpoint`."""
+
+    model: str
+    temperature: NonNegative | None
+    max_tokens: Count
+    token_field: Literal["max_tokens", "max_completion_tokens"]
+    structure: Literal["json_schema", "choice", "none"]
+    system_role: bool
+    extra: dict[str, Any]
+
+
 class Judge(Section):
-    kind: Literal["rubric"]
+    """All that a judgment depends on.
+
+    Attributes:
+        kind: `embedded` is models/judge, which the stage `judge` trains; `local` any causal language model; `openai`
+            a server; `rubric` a program; `none` for a run that asks nobody.
+        name_or_path: of the local judge, a hub id or a folder.
+        openai: of the judge behind a server; where and how it is called stands in `judge_calls`.
+        known: a folder of files of judgments made elsewhere.
+    """
+
+    kind: Literal["embedded", "local", "openai", "rubric", "none"]
+    name_or_path: str | None
+    openai: JudgeRequest | None
+    fence_key: str
+    reasoned: bool
+    top: Annotated[int, Field(ge=2)]
+    known: str
+    canary_prompts: CountOrZero
+
+    @model_validator(mode="after")
+    def _kind_has_what_it_needs(self) -> Judge:
+        if self.kind == "local" and self.name_or_path is None:
+            raise ValueError("kind local needs name_or_path, a hub id or a folder; set it")
+        if self.kind == "openai" and self.openai is None:
+            raise ValueError("kind openai needs the section openai (model, temperature, ...); set it")
+        return self
+
+
+class JudgeCalls(Section):
+    """How a judge is called: nothing here changes what it answers. See `rewards.judges.settings.Endpoint`."""
+
+    replay: bool
+    trace: bool
+    base_url: str | None
+    api_key_env: str | None
+    concurrency: Count
+    timeout_s: Positive
+    retries: CountOrZero
+    backoff_s: NonNegative
+    backoff_limit_s: NonNegative
+    breaker: Count
+    prompt_price: NonNegative
+    completion_price: NonNegative
 
 
 class Optim(Section):
@@ -232,11 +286,32 @@ class Rewards(Section):
 
 
 class Pairs(Section):
+    """A set of preference pairs.
+
+    Attributes:
+        samples_from: the model whose samples are compared, where the source is policy.
+        labels_from: what the labels are made from, for DVC: data/prepared, or models/judge where the judge labels.
+        reward: of a prompt's samples the best is paired with the worst by it; null lets the judge choose between
+            two samples at a time, in both orders.
+    """
+
     source: Literal["policy", "dataset", "none"]
-    reward: Composition
+    samples_from: str
+    labels_from: str
+    reward: Composition | None
     samples_per_prompt: Annotated[int, Field(ge=2)]
     token_budget: Count | None
     heldout_fraction: OpenShare
+
+    @model_validator(mode="after")
+    def _labels_come_from_who_gives_them(self) -> Pairs:
+        judged = self.reward is None or "judge" in self.reward
+        if judged == (self.labels_from == "data/prepared"):
+            raise ValueError(
+                f"labels_from {self.labels_from}: the labels are {'a judge' if judged else 'verifiers'}'s, made from "
+                f"{'models/judge' if judged else 'data/prepared'}; set that, or change reward"
+            )
+        return self
 
 
 class FineTuning(Supervised):
@@ -246,6 +321,10 @@ class FineTuning(Supervised):
 
 
 class RewardModel(Supervised):
+    """A reward model: learns from the set of pairs `learns_from`, from the weights of `starts_from`."""
+
+    learns_from: str
+    starts_from: str
     temperature: Positive
     margin_coef: NonNegative
     centring_coef: NonNegative
@@ -255,6 +334,19 @@ class ProcessRewardModel(Supervised):
     source: Literal["policy", "none"]
     samples_per_prompt: Count
     heldout_fraction: OpenShare
+
+
+class JudgeModel(Supervised):
+    """The embedded judge's training: what `labels` says of the SFT policy's samples.
+
+    `max_length` is the tokens of a question and its reply; `pass_threshold` the least score that counts as right.
+    """
+
+    labels: str
+    pass_threshold: float
+    samples_per_prompt: Count
+    heldout_fraction: OpenShare
+    max_length: Annotated[int, Field(ge=4)]
 
 
 class RLBudget(Section):
@@ -351,11 +443,12 @@ class Policy(BaseModel):
     model_config = ConfigDict(extra="allow", strict=True, frozen=True)
 
     algorithm: str
+    starts_from: str
     learns_from: str
 
     @property
     def settings(self) -> dict[str, Any]:
-        """Everything but `algorithm` and `learns_from`, as written."""
+        """Everything but what is named above, as written."""
         return dict(self.model_extra or {})
 
 
@@ -379,9 +472,11 @@ class Params(Section):
     rollout: Rollout
     rewards: Rewards
     judge: Judge
+    judge_calls: JudgeCalls
     sft: FineTuning
-    pairs: Pairs
-    reward_model: RewardModel
+    judge_model: JudgeModel
+    pairs: dict[str, Pairs]
+    reward_model: dict[str, RewardModel]
     process_reward_model: ProcessRewardModel
     policy: dict[str, Policy]
     evaluate: Evaluate

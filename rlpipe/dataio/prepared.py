@@ -15,9 +15,8 @@ PREFERENCES = f"{PREPARED}/preferences.jsonl"  # pairs that came with the data; 
 QUARANTINE = f"{PREPARED}/quarantine.jsonl"
 TOKENIZER = f"{PREPARED}/tokenizer"  # a folder, only when model.name_or_path is null
 
-PAIRS = "data/pairs"
-TRAIN_PAIRS = f"{PAIRS}/train.jsonl"
-HELDOUT_PAIRS = f"{PAIRS}/heldout.jsonl"
+PAIRS = "data/pairs"  # a folder for each section of `pairs`
+TRAIN, HELDOUT_PART = "train.jsonl", "heldout.jsonl"
 
 
 def read_demonstrations(root: Path) -> list[Demonstration]:
@@ -40,11 +39,11 @@ def read_preferences(root: Path) -> list[Preference]:
     return read_rows(root / PREFERENCES, Preference)
 
 
-def read_train_pairs(root: Path) -> list[Preference]:
-    """Raises: DataError if `pairs` has not run."""
-    return read_rows(root / TRAIN_PAIRS, Preference)
+def read_train_pairs(folder: Path) -> list[Preference]:
+    """Of one set, such as data/pairs/gold. Raises: DataError if its `pairs` has not run."""
+    return read_rows(folder / TRAIN, Preference)
 
 
-def read_heldout_pairs(root: Path) -> list[Preference]:
-    """Raises: DataError if `pairs` has not run."""
-    return read_rows(root / HELDOUT_PAIRS, Preference)
+def read_heldout_pairs(folder: Path) -> list[Preference]:
+    """Of one set. Raises: DataError if its `pairs` has not run."""
+    return read_rows(folder / HELDOUT_PART, Preference)

@@ -3,7 +3,7 @@
 from rlpipe.rewards.base import Component, Missing, Reward
 from rlpipe.rewards.compose import compose, stopping
 from rlpipe.rewards.judges import JUDGES
-from rlpipe.rewards.registry import VERIFIERS, bind, components, refuse, refuse_as_gold
+from rlpipe.rewards.registry import VERIFIERS, bind, judged, refuse, refuse_as_gold
 
 __all__ = [
     "JUDGES",
@@ -12,8 +12,8 @@ __all__ = [
     "Missing",
     "Reward",
     "bind",
-    "components",
     "compose",
+    "judged",
     "refuse",
     "refuse_as_gold",
     "stopping",

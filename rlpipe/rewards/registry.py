@@ -12,7 +12,7 @@ from rlpipe.rewards.code_tests import code_tests
 from rlpipe.rewards.dotted import dotted, refuse_unrecorded
 from rlpipe.rewards.format import tag_format
 from rlpipe.rewards.http import http_reward
-from rlpipe.rewards.judges import JUDGES, Judge
+from rlpipe.rewards.judges import Judge
 from rlpipe.rewards.length import length
 from rlpipe.rewards.math_answer import math_answer
 from rlpipe.rewards.options import bound, needs_options
@@ -86,21 +86,11 @@ def refuse_as_gold(name: str, at: str) -> None:
         )
 
 
-def components(judge: str) -> dict[str, ComponentFunction]:
-    """All components that need no trained model: the verifiers, and `judge`, which is `JUDGES[judge]`.
-
-    Raises: ConfigError for an unknown judge.
-    """
-    if judge not in JUDGES:
-        raise ConfigError(f"judge.kind={judge}: no such judge.{nearest(judge, JUDGES)}")
-    return {**VERIFIERS, "judge": judged(JUDGES[judge])}
-
-
 def judged(judge: Judge) -> Component:
     """A judge's verdicts as scores. The judge sees prompt and completion, never the gold answer."""
 
     def component(tasks: Sequence[Task], completions: Sequence[str]) -> list[float | Missing]:
-        verdicts = [judge.score(task.prompt, text) for task, text in zip(tasks, completions, strict=True)]
+        verdicts = judge.scores([(task.prompt, text) for task, text in zip(tasks, completions, strict=True)])
         return [Missing(verdict.missing) if verdict.score is None else verdict.score for verdict in verdicts]
 
     return component

@@ -1,4 +1,4 @@
-"""Stage `policy@NAME`: models/sft and what the section learns from -> models/NAME."""
+"""Stage `policy@NAME`: the weights it starts from and what it learns from -> models/NAME."""
 
 from __future__ import annotations
 
@@ -8,15 +8,16 @@ from rlpipe.algos.plan import DistillationPlan, PreferencePlan, RLPlan, plan
 from rlpipe.checkpoint.store import Rows, Store
 from rlpipe.config.schema import DistillationBudget, OfflineBudget
 from rlpipe.dataio.files import write_metrics, write_table
-from rlpipe.dataio.prepared import PREPARED, TASKS, TRAIN_PAIRS, read_tasks, read_train_pairs
+from rlpipe.dataio.prepared import PREPARED, TASKS, TRAIN, read_tasks, read_train_pairs
 from rlpipe.models.heads import new_value_head
 from rlpipe.models.learner import Reference, learner, reference_of
 from rlpipe.models.load import load_policy, load_teacher, new_critic, save
 from rlpipe.stages.base import Stage
 from rlpipe.stages.bench import Bench, bench
+from rlpipe.stages.judging import Asked, asking
 from rlpipe.stages.process_rewarding import process_reward
 from rlpipe.stages.resume import resumable
-from rlpipe.stages.rewarding import gold, reward
+from rlpipe.stages.rewarding import JUDGE, gold, reward
 from rlpipe.stages.sampling import sampler
 from rlpipe.training.adaptive import RunningMean
 from rlpipe.training.collect import Collector
@@ -31,30 +32,36 @@ from rlpipe.training.samples import Sampler
 
 
 def run(stage: Stage) -> None:
-    """Train the policy that the section describes, from the SFT weights."""
+    """Train the policy that the section describes; its reference is the model it starts from."""
     params, section = stage.params, stage.params.policy[stage.item]
     chosen = plan(stage.item, section, params.rollout)
-    work = bench(stage, stage.path("models/sft"), stage.params.seed)
-    policy = learner(load_policy(stage.path("models/sft"), work.device), params.model.adapter)
+    work = bench(stage, stage.path(section.starts_from), params.seed)
+    policy = learner(load_policy(stage.path(section.starts_from), work.device), params.model.adapter)
     tasks = encode_tasks(read_tasks(stage.root), work.tokenizer, params.model.max_length, params.rollout.max_new_tokens)
     stage.tracker.dataset("tasks", stage.path(TASKS))
     draws = sampler(work, policy, tasks)
-    with resumable(stage, PREPARED, "models/sft", section.learns_from) as store:
+    judged = isinstance(chosen, RLPlan) and JUDGE in chosen.budget.reward
+    with (
+        resumable(stage, PREPARED, section.starts_from, section.learns_from) as store,
+        asking(work, needed=judged) as asked,
+    ):
         if isinstance(chosen, RLPlan):
-            rows = _online(work, chosen, policy, draws, store)
+            rows = _online(work, chosen, policy, draws, store, asked)
         elif isinstance(chosen, PreferencePlan):
             rows = _from_pairs(work, chosen, policy, draws, store)
         else:
             rows = _from_teacher(work, chosen, policy, draws, store)
         save(policy, work.tokenizer, stage.path(f"models/{stage.item}"))
         write_table(stage.path(f"plots/policy/{stage.item}.csv"), rows)
-        write_metrics(stage.path(f"metrics/policy/{stage.item}.json"), rows[-1])
-    stage.tracker.summary(rows[-1])
+        metrics = {**rows[-1], **asked.counts()}
+        write_metrics(stage.path(f"metrics/policy/{stage.item}.json"), metrics)
+    stage.tracker.summary(metrics)
 
 
-def _online(work: Bench, chosen: RLPlan, policy: nn.Module, draws: Sampler, store: Store) -> Rows:
+def _online(work: Bench, chosen: RLPlan, policy: nn.Module, draws: Sampler, store: Store, asked: Asked) -> Rows:
     params, budget = work.stage.params, chosen.budget
-    collector = Collector(draws, reward(work, budget.reward), gold(params), budget, work.batching, params.seed)
+    scorer = reward(work, budget.reward, judge=asked.judge, learned_at=params.policy[work.stage.item].learns_from)
+    collector = Collector(draws, scorer, gold(params), budget, work.batching, params.seed)
     trainer = RLTrainer(
         chosen,
         policy,
@@ -64,6 +71,7 @@ def _online(work: Bench, chosen: RLPlan, policy: nn.Module, draws: Sampler, stor
         process_reward(work, budget.reward),
         work.batching,
         params.seed,
+        asked.states,
     )
     return trainer.train(store, work.stage.tracker)
 
@@ -73,7 +81,8 @@ def _critic(work: Bench, chosen: RLPlan, policy: nn.Module) -> Critic:
     stage = work.stage
     match chosen.algo.baseline:
         case "critic":
-            body = learner(new_critic(stage.path("models/sft"), work.device), stage.params.model.adapter, scorer=True)
+            start = stage.path(stage.params.policy[stage.item].starts_from)
+            body = learner(new_critic(start, work.device), stage.params.model.adapter, scorer=True)
             return SeparateCritic(body, chosen, updates_of(chosen), work.batching)
         case "critic_head":
             head = new_value_head(policy, work.device)
@@ -86,8 +95,9 @@ def _critic(work: Bench, chosen: RLPlan, policy: nn.Module) -> Critic:
 
 def _from_pairs(work: Bench, chosen: PreferencePlan, policy: nn.Module, draws: Sampler, store: Store) -> Rows:
     stage = work.stage
-    stage.tracker.dataset("pairs", stage.path(TRAIN_PAIRS))
-    pairs = encode_pairs(read_train_pairs(stage.root), work.tokenizer, stage.params.model.max_length)
+    folder = stage.path(stage.params.policy[stage.item].learns_from)
+    stage.tracker.dataset("pairs", folder / TRAIN)
+    pairs = encode_pairs(read_train_pairs(folder), work.tokenizer, stage.params.model.max_length)
     reference = reference_of(policy)
     measure = _measure(work, chosen.budget, policy, reference, draws)
     trainer = PreferenceTrainer(chosen, policy, reference, pairs, measure, work.batching)

@@ -1,21 +1,23 @@
-"""Stage `reward_model`: data/pairs + models/sft -> models/reward_model."""
+"""Stage `reward_model@NAME`: the set of pairs and the weights that its section names -> models/reward_model/NAME."""
 
 from __future__ import annotations
 
 import statistics
+from pathlib import Path
 
 from rlpipe.dataio.files import write_metrics, write_table
-from rlpipe.dataio.prepared import PAIRS, TRAIN_PAIRS, read_heldout_pairs, read_train_pairs
+from rlpipe.dataio.prepared import TRAIN, read_heldout_pairs, read_train_pairs
 from rlpipe.stages.base import Stage
 from rlpipe.stats import wilson
 
 
 def run(stage: Stage) -> None:
     """Train on the pairs and measure on held-out ones; where there are no pairs by intent, say so and stop."""
-    stage.path("models/reward_model").mkdir(parents=True, exist_ok=True)
-    if stage.params.pairs.source == "none":
-        write_metrics(stage.path("metrics/reward_model.json"), {"trained": False})
-        write_table(stage.path("plots/reward_model.csv"), [])
+    stage.path(f"models/reward_model/{stage.item}").mkdir(parents=True, exist_ok=True)
+    learns_from = stage.params.reward_model[stage.item].learns_from
+    if stage.params.pairs[learns_from.rpartition("/")[2]].source == "none":
+        write_metrics(_metrics(stage), {"trained": False})
+        write_table(_table(stage), [])
         return
     _train(stage)
 
@@ -29,13 +31,14 @@ def _train(stage: Stage) -> None:
     from rlpipe.training.reward_model import train_reward_model
     from rlpipe.training.scoring import score_examples
 
-    params, settings = stage.params, stage.params.reward_model
-    work = bench(stage, stage.path("models/sft"), stage.params.seed)
-    stage.tracker.dataset("pairs", stage.path(TRAIN_PAIRS))
-    train = encode_pairs(read_train_pairs(stage.root), work.tokenizer, params.model.max_length)
-    heldout = encode_pairs(read_heldout_pairs(stage.root), work.tokenizer, params.model.max_length)
-    model = learner(new_reward_model(stage.path("models/sft"), work.device), params.model.adapter, scorer=True)
-    with resumable(stage, PAIRS, "models/sft") as store:
+    params, settings = stage.params, stage.params.reward_model[stage.item]
+    start, pairs = stage.path(settings.starts_from), stage.path(settings.learns_from)
+    work = bench(stage, start, params.seed)
+    stage.tracker.dataset("pairs", pairs / TRAIN)
+    train = encode_pairs(read_train_pairs(pairs), work.tokenizer, params.model.max_length)
+    heldout = encode_pairs(read_heldout_pairs(pairs), work.tokenizer, params.model.max_length)
+    model = learner(new_reward_model(start, work.device), params.model.adapter, scorer=True)
+    with resumable(stage, settings.learns_from, settings.starts_from) as store:
         rows = train_reward_model(
             model, train, settings, work.batching, seed=params.seed, store=store, recorder=stage.tracker
         )
@@ -43,13 +46,21 @@ def _train(stage: Stage) -> None:
         whole = finished(model)
         seen = score_examples(whole, [*train.chosen, *train.rejected], work.batching, size)
         whole = with_normaliser(whole, statistics.fmean(seen), statistics.pstdev(seen))
-        save(whole, work.tokenizer, stage.path("models/reward_model"))
+        save(whole, work.tokenizer, stage.path(f"models/reward_model/{stage.item}"))
         chosen = score_examples(whole, heldout.chosen, work.batching, size)
         rejected = score_examples(whole, heldout.rejected, work.batching, size)
         metrics = _heldout(chosen, rejected) | {"pairs_too_long": train.too_long + heldout.too_long}
-        write_table(stage.path("plots/reward_model.csv"), rows)
-        write_metrics(stage.path("metrics/reward_model.json"), {"trained": True, **metrics})
+        write_table(_table(stage), rows)
+        write_metrics(_metrics(stage), {"trained": True, **metrics})
     stage.tracker.summary({f"reward_model/{name}": value for name, value in metrics.items()})
+
+
+def _metrics(stage: Stage) -> Path:
+    return stage.path(f"metrics/reward_model/{stage.item}.json")
+
+
+def _table(stage: Stage) -> Path:
+    return stage.path(f"plots/reward_model/{stage.item}.csv")
 
 
 def _heldout(chosen: list[float], rejected: list[float]) -> dict[str, float]:

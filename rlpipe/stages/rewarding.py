@@ -11,29 +11,35 @@ from rlpipe.config import Params
 from rlpipe.config.schema import RewardPart
 from rlpipe.dataio.chat import prompt_ids, response_ids
 from rlpipe.models.load import load_scorer
-from rlpipe.rewards.base import Component, Missing, Reward
+from rlpipe.rewards.base import Component, ComponentFunction, Missing, Reward
 from rlpipe.rewards.compose import compose, stopping
-from rlpipe.rewards.registry import VERIFIERS, bind, components
+from rlpipe.rewards.judges import Judge
+from rlpipe.rewards.registry import VERIFIERS, bind, judged
 from rlpipe.stages.bench import Bench
 from rlpipe.training.batching import Batching
 from rlpipe.training.scoring import score_examples
 from rlpipe.types import Task
 
-PROCESS = "process_reward_model"
+PROCESS, LEARNED, JUDGE = "process_reward_model", "reward_model", "judge"
 
 
-def reward(work: Bench, parts: Mapping[str, RewardPart]) -> Reward:
+def reward(work: Bench, parts: Mapping[str, RewardPart], *, judge: Judge | None = None, learned_at: str = "") -> Reward:
     """The weighted score of whole responses, which stops the run where too many have none.
 
     A process reward model has no part in it: see `stages.process_rewarding`.
 
-    Raises: ConfigError for an unknown component or option.
+    Args:
+        judge: who answers for the component `judge`.
+        learned_at: the folder of the component `reward_model`.
+    Raises: ConfigError for an unknown component or option, or one of these two that is not there.
     """
     params = work.stage.params
     parts = {name: _at_hand(work, name, part) for name, part in parts.items() if name != PROCESS}
-    known = components(params.judge.kind)
-    if "reward_model" in parts:
-        known["reward_model"] = learned(work)
+    known: dict[str, ComponentFunction] = dict(VERIFIERS)
+    if judge is not None:
+        known[JUDGE] = judged(judge)
+    if LEARNED in parts and learned_at:
+        known[LEARNED] = learned(work, learned_at)
     bound = {name: bind(name, part, known, work.stage.root, f"reward.{name}") for name, part in parts.items()}
     return stopping(compose(parts, bound), params.rewards.max_missing)
 
@@ -50,9 +56,9 @@ def _at_hand(work: Bench, name: str, part: RewardPart) -> RewardPart:
     return part.model_copy(update={"tokenizer": str(work.stage.path("models/sft"))})
 
 
-def learned(work: Bench) -> Component:
-    """models/reward_model as a component: scores of mean 0 and spread 1 on the pairs it was trained on."""
-    model = load_scorer(work.stage.path("models/reward_model"), work.device)
+def learned(work: Bench, at: str) -> Component:
+    """The reward model in the folder `at` as a component: mean 0 and spread 1 on the pairs it was trained on."""
+    model = load_scorer(work.stage.path(at), work.device)
     return scored_by(model, work.tokenizer, work.batching, work.stage.params.rollout.batch_size)
 
 

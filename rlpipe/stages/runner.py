@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from importlib import import_module
 from pathlib import Path
 
@@ -12,7 +13,7 @@ from rlpipe.rewards import refuse, refuse_as_gold
 from rlpipe.stages.base import Stage
 from rlpipe.tracking import stage_run
 
-STAGES = ("prepare", "sft", "pairs", "reward_model", "process_reward_model", "policy", "evaluate", "report")
+STAGES = ("prepare", "sft", "judge", "pairs", "reward_model", "process_reward_model", "policy", "evaluate", "report")
 
 
 def checked(root: Path) -> Params:
@@ -21,9 +22,20 @@ def checked(root: Path) -> Params:
     for name, made in plans(params).items():
         if isinstance(made, RLPlan):
             refuse(made.budget.reward, root, f"policy.{name}.reward")
-    refuse(params.pairs.reward, root, "pairs.reward", made=("judge",))
+            _refuse_nobody(params, made.budget.reward, f"policy.{name}.reward")
+    for name, pairs in params.pairs.items():
+        if pairs.reward is not None:
+            refuse(pairs.reward, root, f"pairs.{name}.reward", made=("judge",))
+        if pairs.source == "policy":
+            _refuse_nobody(params, {"judge": None} if pairs.reward is None else pairs.reward, f"pairs.{name}.reward")
     refuse_as_gold(params.evaluate.reward, "evaluate.reward")
+    refuse_as_gold(params.judge_model.labels, "judge_model.labels")
     return params
+
+
+def _refuse_nobody(params: Params, parts: Mapping[str, object], at: str) -> None:
+    if params.judge.kind == "none" and "judge" in parts:
+        raise ConfigError(f"{at}: it asks a judge, and judge.kind is none. Set judge.kind, or take another reward.")
 
 
 def run_stage(root: Path, name: str, item: str) -> None:

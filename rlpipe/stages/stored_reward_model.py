@@ -25,7 +25,7 @@ def stored_reward_model(
     tasks: Sequence[Task],
     completions: Sequence[str],
     *,
-    path: str = "models/reward_model",
+    path: str = "models/reward_model/gold",
     device: Device = "auto",
     batch_size: Annotated[int, Field(ge=1)] = 64,
 ) -> list[float | Missing]:

@@ -17,6 +17,7 @@ BAKEOFF = "rlpipe bakeoff"
 CORRECTED = "losses with importance weights"
 CRITIC = "every algorithm with a critic"
 HINGE = "kl_placed: hinge"
+JUDGED = "every stage that asks a judge"
 
 
 @dataclass(frozen=True)
@@ -193,6 +194,8 @@ KEYS: tuple[Key, ...] = (
         "sft, pairs"),
     Key("data/ties_dropped", "prompts whose samples all score alike and give no pair", "prompts",
         "< half of data/rows", "pairs"),
+    Key("data/pairs_missing", "pairs of samples for which the judge has no verdict in one of the orders", "pairs",
+        "0", "pairs"),
     Key("data/samples_missing", "samples without a score, which take no part", "samples",
         "0; above rewards.max_missing of them the stage stops", "pairs"),
     Key("data/tokens_drawn", "tokens of the samples that the pairs were made from", "tokens",
@@ -200,6 +203,50 @@ KEYS: tuple[Key, ...] = (
         "pairs"),
     Key("data/pairs_train", "pairs to learn from", "pairs", "≥ 100", "pairs"),
     Key("data/pairs_heldout", "pairs kept from training", "pairs", "≥ 100", "pairs"),
+    # ---- judges
+    Key("judge/heldout_accuracy", "share of held-out responses on which the embedded judge and the verifier that "
+        "labels agree, right above 1/2", "share", "well above max(right_frac, 1 − right_frac)", "judge"),
+    Key("judge/ci_low", "lower end of its 95% interval (Wilson)", "share", "above the base rate", "judge"),
+    Key("judge/ci_high", "upper end of the same", "share", "near the accuracy", "judge"),
+    Key("judge/accepted_wrong", "share of wrong responses that it calls right: what a policy will find", "share",
+        "< 0.1", "judge"),
+    Key("judge/refused_right", "share of right responses that it calls wrong", "share", "< 0.1", "judge"),
+    Key("judge/right_frac", "share of right ones among the held-out responses", "share", "0.2 - 0.8", "judge"),
+    Key("judge/heldout_responses", "responses to held-out prompts that it was measured on", "responses", "≥ 200",
+        "judge"),
+    Key("judge/missing", "questions or pairs without a verdict", "questions or pairs", "0", "judge, pairs"),
+    Key("judge/lessons", "rows that it learned from", "rows", "≥ 1000", "judge"),
+    Key("judge/too_long", "questions that exceed its length: left out of its lessons, or without an answer",
+        "questions", "0", JUDGED),
+    Key("judge/<outcome>", "questions that ended as judged, malformed, refused, timed_out, rate_limited or "
+        "server_error, each counted once", "questions", "all judged", JUDGED),
+    Key("judge/prompt_tokens", "tokens of the questions whose answers were used", "tokens", "as planned", JUDGED),
+    Key("judge/completion_tokens", "tokens of these answers", "tokens", "as planned", JUDGED),
+    Key("judge/canary_pass_rate", "share of comparisons that a canary (an answer that says nothing) wins against an "
+        "honest response", "share", "0", "judge, pairs"),
+    Key("judge/canary/<name>", "the same of one canary", "share", "0", "judge, pairs"),
+    Key("judge/pairs", "pairs with a verdict in both orders", "pairs", "nearly all", "pairs"),
+    Key("judge/tied", "share of them that are a tie: the orders disagree, or both say so", "share", "< 0.3", "pairs"),
+    Key("judge/agreement", "share of them with the same verdict in both orders", "share", "> 0.8", "pairs"),
+    Key("judge/agreement_ci_low", "lower end of its 95% interval", "share", "near the share", "pairs"),
+    Key("judge/agreement_ci_high", "upper end of the same", "share", "near the share", "pairs"),
+    Key("judge/kappa", "Cohen's κ of the two orders", "1", "> 0.6", "pairs"),
+    Key("judge/first_shown", "share of verdicts for the response shown first", "share", "0.5 is without bias", "pairs"),
+    Key("judge/flipped", "pairs that the order alone decided", "pairs", "few", "pairs"),
+    Key("judge/flipped_to_first", "share of those that went to the response shown first", "share",
+        "0.5 is without bias", "pairs"),
+    Key("judge/flipped_to_first_ci_low", "lower end of its 95% interval", "share", "near the share", "pairs"),
+    Key("judge/flipped_to_first_ci_high", "upper end of the same", "share", "near the share", "pairs"),
+    Key("judge/accuracy", "share of verdicts that the evaluation's verifier finds right, over the pairs that it tells "
+        "apart; a tie is half", "share", "well above 0.5", "pairs"),
+    Key("judge/accuracy_ci_low", "lower end of its 95% interval", "share", "> 0.5", "pairs"),
+    Key("judge/accuracy_ci_high", "upper end of the same", "share", "near the share", "pairs"),
+    Key("judge/labelled_pairs", "pairs that the verifier tells apart", "pairs", "≥ 100", "pairs"),
+    Key("judge/longer_wins_accuracy", "the accuracy of preferring the longer response", "share",
+        "below judge/accuracy", "pairs"),
+    Key("judge/longer_wins_accuracy_ci_low", "lower end of its 95% interval", "share", "near the share", "pairs"),
+    Key("judge/longer_wins_accuracy_ci_high", "upper end of the same", "share", "near the share", "pairs"),
+    Key("judge/longer_wins_labelled_pairs", "pairs of that baseline", "pairs", "as labelled_pairs", "pairs"),
     # ---- bakeoff: every one for each algorithm, over the bakeoff's seeds
     Key("bakeoff/<algorithm>/accuracy", "pass_at_1 on the held-out tasks, mean over seeds", "share",
         "above sft's", BAKEOFF),
@@ -255,7 +302,7 @@ def document() -> str:
         "reward": "Reward", "kl": "KL", "policy": "Policy", "value": "Value", "advantage": "Advantage",
         "is": "Importance weights", "length": "Length", "sft": "Supervised fine-tuning",
         "reward_model": "Reward model", "process_reward_model": "Process reward model", "preference": "Preferences",
-        "distillation": "Distillation", "eval": "Evaluation", "bakeoff": "Comparison", "data": "Data",
+        "distillation": "Distillation", "judge": "Judge", "eval": "Evaluation", "bakeoff": "Comparison", "data": "Data",
         "time": "Time", "perf": "Throughput",
     }  # fmt: skip
     lines = [

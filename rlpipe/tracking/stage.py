@@ -16,6 +16,7 @@ from rlpipe.config import Params
 from rlpipe.tracking import keys
 from rlpipe.tracking.run import FLOW_RUN, OUTPUT_HASH, PARENT, STAGE, Run, open_run
 from rlpipe.tracking.sender import Row, Sender
+from rlpipe.tracking.traces import log_trace
 from rlpipe.types import Metrics
 
 PARENT_VARIABLE = "RLPIPE_MLFLOW_PARENT"
@@ -35,6 +36,12 @@ class Tracker(Protocol):
 
     def dataset(self, name: str, path: Path) -> None:
         """A file or folder that the stage learns from or is measured on, with DVC's md5 of it."""
+        ...
+
+    def trace(
+        self, name: str, seconds: float, *, inputs: object, outputs: object, attributes: Mapping[str, object], ok: bool
+    ) -> None:
+        """A call of a model that just ended, after `seconds`, as an MLflow trace of this run."""
         ...
 
 
@@ -94,6 +101,14 @@ class _RunTracker:
 
     def dataset(self, name: str, path: Path) -> None:
         self._run.attempt(f"dataset {name}", lambda: self._log_dataset(name, path))
+
+    def trace(
+        self, name: str, seconds: float, *, inputs: object, outputs: object, attributes: Mapping[str, object], ok: bool
+    ) -> None:
+        def log() -> None:
+            log_trace(self._run, name, seconds, inputs=inputs, outputs=outputs, attributes=attributes, ok=ok)
+
+        self._run.attempt(f"trace {name}", log)
 
     def flush(self) -> None:
         """Send what is queued; where the store refused rows, say on the run how many."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 import torch
 from torch import Tensor, nn
@@ -46,6 +46,7 @@ class RLTrainer:
         process_reward: ProcessReward | None,
         batching: Batching,
         seed: int,
+        reward_states: Mapping[str, Stateful],
     ) -> None:
         self._plan, self._policy, self._reference, self._critic = plan, policy, reference, critic
         self._collector, self._process_reward, self._batching, self._seed = collector, process_reward, batching, seed
@@ -58,6 +59,7 @@ class RLTrainer:
             "kl_coef": self._coefficient,
             "shaping": self._shaping,
             **critic.states,
+            **reward_states,
         }
         self._replay = None
         if plan.algo.replay:

@@ -33,6 +33,31 @@ def endpoint_judge(endpoint: Endpoint, judging: Judging, on_call: OnCall | None 
 
 
 @contextmanager
+def local_judge(
+    respondent: Respondent,
+    judging: Judging,
+    *,
+    score: Template,
+    choice: Template | None,
+    control: Iterable[str],
+    on_call: OnCall | None = None,
+) -> Iterator[ModelJudge]:
+    """A judge in this process: it compares its replies' log-probs, so a score is their mean and its doubt shows.
+
+    Raises: JudgeError for settings that contradict each other, or a journal in use.
+    """
+    if judging.reasoned:
+        raise JudgeError(
+            "judge.reasoned=true: a judge in this process chooses between whole replies and writes nothing of its own. "
+            "Set it to false, or kind to openai."
+        )
+    with model_judge(
+        respondent, judging, score=score, choice=choice, control=control, expected=True, on_call=on_call
+    ) as judge:
+        yield judge
+
+
+@contextmanager
 def model_judge(
     respondent: Respondent,
     judging: Judging,

@@ -79,6 +79,11 @@ class CanaryReport:
         judged = sum(result.judged for result in self.results.values())
         return sum(result.won for result in self.results.values()) / judged if judged else None
 
+    def metrics(self) -> dict[str, float]:
+        """Each canary's share of comparisons won, by `canary/<name>`, and of all; nothing where none was judged."""
+        rates = {f"canary/{name}": result.win_rate for name, result in self.results.items()}
+        return {name: rate for name, rate in {**rates, "canary_pass_rate": self.pass_rate}.items() if rate is not None}
+
 
 def canary_choices(judge: Judge, honest: Sequence[tuple[str, str]]) -> CanaryReport:
     """Every canary against every honest (prompt, response), two by two, in both orders."""

@@ -9,7 +9,6 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from rlpipe.rewards.judges.base import JudgeError
 from rlpipe.rewards.judges.model_judge import Answer, Call, OnCall, Question
 from rlpipe.rewards.judges.templates import one_turn
 
@@ -40,7 +39,7 @@ class LocalRespondent:
         self.parameters: Mapping[str, Any] = {"kind": "local", "max_length": max_length}
 
     def ask(self, questions: Sequence[Question], file: Callable[[Question, Answer], None], on_call: OnCall) -> None:
-        """See `Respondent`. Raises: JudgeError for a question that the model has no room for."""
+        """See `Respondent`. A question that the model has no room for gets no answer: cut, it would be another."""
         was_training = self._model.training
         self._model.eval()
         try:
@@ -57,11 +56,8 @@ class LocalRespondent:
         replies = {reply: tuple(self._encode_reply(reply)) for reply in question.template.replies}
         longest = len(prompt) + max(map(len, replies.values()))
         if longest > self._max_length:
-            raise JudgeError(
-                f"judge.kind=local: a question takes {longest} tokens and the judge has room for {self._max_length}; "
-                "cut, it would be another question. Raise model.max_length, or shorten responses "
-                "(rollout.max_new_tokens)."
-            )
+            room = f"the question takes {longest} tokens, and the judge has room for {self._max_length}"
+            return Answer("too_long", detail=room)
         scores = reply_logps(self._model, prompt, list(replies.values())).tolist()
         # Six digits: what is on file must not depend on a matrix kernel's last bit.
         logps = {reply: round(score, 6) for reply, score in zip(replies, scores, strict=True)}

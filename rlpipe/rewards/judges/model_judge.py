@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import Any, Literal, Protocol
 
 from rlpipe.rewards.judges.base import JudgeError, Pair, PairVerdict, ReplayError, Verdict, Winner, by_score
@@ -14,7 +14,9 @@ from rlpipe.rewards.judges.journal import Journal, Judgment, content_key
 from rlpipe.rewards.judges.templates import Message, Template
 
 # What became of one question. The first two are answers; the others are none, and are asked anew in the next run.
-Status = Literal["replied", "refused", "timed_out", "rate_limited", "server_error"]
+Status = Literal["replied", "refused", "too_long", "timed_out", "rate_limited", "server_error"]
+# How a question can end, as the tally counts it.
+OUTCOMES = ("judged", "malformed", "refused", "too_long", "timed_out", "rate_limited", "server_error")
 
 
 @dataclass(frozen=True)
@@ -70,7 +72,7 @@ class Tally:
     """How the questions of a judge ended, each counted once however often it was needed.
 
     Attributes:
-        outcomes: judged, malformed, refused, timed_out, rate_limited, server_error.
+        outcomes: how many ended in each way of OUTCOMES.
         attempts: calls made in this process by how they ended; a rerun from file has none.
         from_file: questions that needed no call.
         prompt_tokens, completion_tokens: of the answers used, whether from file or asked now.
@@ -121,9 +123,22 @@ class ModelJudge:
         self._score, self._choice = score, choice
         self._replay, self._expected, self._on_call = replay, expected, on_call
         self._parameters = {**respondent.parameters, "fence": fence.fingerprint}
-        self._counted: set[str] = set()
         self.tally = Tally()
         self.used: dict[str, Judgment] = {}
+
+    def state_dict(self) -> dict[str, Any]:
+        """What this judge has used so far, whole: a resumed stage does not depend on the journal's being there."""
+        return {
+            "used": [asdict(judgment) for judgment in self.used.values()],
+            "outcomes": dict(self.tally.outcomes),
+            "prompt_tokens": self.tally.prompt_tokens,
+            "completion_tokens": self.tally.completion_tokens,
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.used = {one["key"]: Judgment(**one) for one in state["used"]}
+        self.tally.outcomes = Counter(state["outcomes"])
+        self.tally.prompt_tokens, self.tally.completion_tokens = state["prompt_tokens"], state["completion_tokens"]
 
     def score(self, prompt: str, response: str) -> Verdict:
         """One of `scores`. Raises: as `scores`."""
@@ -156,7 +171,8 @@ class ModelJudge:
     def _answers(self, questions: Iterable[Question]) -> dict[str, Answer]:
         """An answer for every key, from file where it is there; each question is put once."""
         by_key = {question.key: question for question in questions}
-        open_questions = [question for key, question in by_key.items() if self._journal.get(key) is None]
+        new = [key for key in by_key if key not in self.used]
+        open_questions = [by_key[key] for key in new if self._journal.get(key) is None]
         if self._replay and open_questions:
             raise ReplayError(
                 f"judge.replay=true: {len(open_questions)} of {len(by_key)} judgments are not on file, the first "
@@ -178,7 +194,7 @@ class ModelJudge:
             finally:
                 self._journal.sync()
         answers = {key: unanswered.get(key) or _from_file(self._on_file(key)) for key in by_key}
-        self._count(by_key, answers, asked={question.key for question in open_questions})
+        self._count([(by_key[key], answers[key]) for key in new], asked=len(open_questions))
         return answers
 
     def _filed(self, question: Question, answer: Answer) -> Judgment:
@@ -194,7 +210,7 @@ class ModelJudge:
         )
 
     def _on_file(self, key: str) -> Judgment:
-        judgment = self._journal.get(key)
+        judgment = self.used.get(key) or self._journal.get(key)
         assert judgment is not None, "a respondent files an answer to every question, or raises"
         self.used[key] = judgment
         return judgment
@@ -204,18 +220,13 @@ class ModelJudge:
         if self._on_call is not None:
             self._on_call(call)
 
-    def _count(self, questions: Mapping[str, Question], answers: Mapping[str, Answer], asked: set[str]) -> None:
-        for key, question in questions.items():
-            if key in self._counted:
-                continue
-            answer = answers[key]
+    def _count(self, settled: Sequence[tuple[Question, Answer]], asked: int) -> None:
+        """What got no answer is put again when it is needed again, and counts again."""
+        self.tally.from_file += len(settled) - asked
+        for question, answer in settled:
             self.tally.outcomes[_outcome(question, answer)] += 1
-            self.tally.from_file += key not in asked
             self.tally.prompt_tokens += answer.prompt_tokens
             self.tally.completion_tokens += answer.completion_tokens
-            # What got no answer is put again when it is needed again: only then it is settled.
-            if answer.status in ("replied", "refused"):
-                self._counted.add(key)
 
     def _verdict(self, answer: Answer) -> Verdict:
         missing = _missing(self._score, answer)

@@ -133,6 +133,30 @@ def credit(verdict: Winner, label: Label) -> float:
     return 0.5 if verdict == "tie" else float(verdict == label)
 
 
+def binary_accuracy(scores: Sequence[float | None], labels: Sequence[bool]) -> dict[str, float]:
+    """A judge's scores in [0, 1] as verdicts, right above 1/2, against labels.
+
+    Returns: heldout_accuracy with its interval `ci_low`, `ci_high`; `accepted_wrong`, the share of wrong responses
+        called right; `refused_right`, of right ones called wrong; `right_frac`, of right ones among all; how many
+        were judged, and how many have no score. Both kinds of label must be there.
+    """
+    judged = [(score > 0.5, label) for score, label in zip(scores, labels, strict=True) if score is not None]
+    hits = sum(verdict == label for verdict, label in judged)
+    right = sum(label for _, label in judged)
+    wrong = len(judged) - right
+    low, high = wilson(hits, len(judged))
+    return {
+        "heldout_accuracy": hits / len(judged),
+        "ci_low": low,
+        "ci_high": high,
+        "accepted_wrong": sum(verdict and not label for verdict, label in judged) / wrong,
+        "refused_right": sum(label and not verdict for verdict, label in judged) / right,
+        "right_frac": right / len(judged),
+        "heldout_responses": len(judged),
+        "missing": len(scores) - len(judged),
+    }
+
+
 def cohen_kappa(ratings: Sequence[str], others: Sequence[str]) -> float | None:
     """Agreement of two raters beyond chance: 1 complete, 0 that of chance; None where chance alone is complete.
 

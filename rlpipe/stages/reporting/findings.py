@@ -11,7 +11,7 @@ from typing import Any, Literal
 
 from rlpipe import lineage
 from rlpipe.config import Params
-from rlpipe.config.schema import RewardPart
+from rlpipe.config.schema import Pairs, RewardPart
 from rlpipe.dataio.files import read_rows
 from rlpipe.errors import DataError
 from rlpipe.stages.base import Stage
@@ -21,7 +21,7 @@ KL, GOLD, TRAINED_ON = "kl/ref_seq_sum", "reward/gold_mean", "reward/score_mean"
 PALETTE = 7  # places in the palette; 0 is SFT's, the others start again after the last
 # No inputs of the report, and so not given to this stage in dvc.yaml: how and where stages ran, and sections that
 # could be written but were not.
-_NOT_SHOWN = {"runtime", "tracking", "recipe"}
+_NOT_SHOWN = {"runtime", "tracking", "judge_calls", "recipe"}
 
 Verdict = Literal["above", "overlaps", "below", ""]
 
@@ -91,15 +91,64 @@ class Exhibit:
 
 
 @dataclass(frozen=True)
+class RewardModel:
+    """One reward model: its set of pairs, and what it ranks rightly of those held out."""
+
+    name: str
+    learns_from: str
+    measured: Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Judge:
+    """The judge. `measured` says whether one was trained here, and how it agrees with `labels`, the verifier."""
+
+    kind: str
+    labels: str
+    measured: Mapping[str, Any]
+
+    @property
+    def alarms(self) -> tuple[str, ...]:
+        """Canaries that won at least once."""
+        return _won_canaries(self.measured, "")
+
+
+@dataclass(frozen=True)
+class PairSet:
+    """One set of preference pairs, who labelled it, and its counts."""
+
+    name: str
+    source: str
+    labelled_by: str
+    measured: Mapping[str, float]
+
+    @property
+    def counts(self) -> dict[str, float]:
+        """Rows and tokens, by what they count."""
+        return _under("data/", self.measured)
+
+    @property
+    def judged(self) -> dict[str, float]:
+        """What the judge's labels are worth; empty where no judge compared two responses."""
+        judged = _under("judge/", self.measured)
+        return judged if "agreement" in judged else {}
+
+    @property
+    def alarms(self) -> tuple[str, ...]:
+        """Canaries that won at least once."""
+        return _won_canaries(self.measured, "judge/")
+
+
+@dataclass(frozen=True)
 class Findings:
     """All that the report says. A function of the stage's inputs alone: no clock, run, host or commit."""
 
     models: tuple[Model, ...]
     curves: tuple[Curve, ...]
-    reward_model: Mapping[str, Any]
+    reward_models: tuple[RewardModel, ...]
+    judge: Judge
     prepared: Mapping[str, float]
-    pairs: Mapping[str, float]
-    pairs_source: str
+    pairs: tuple[PairSet, ...]
     exhibits: tuple[Exhibit, ...]
     hashes: Mapping[str, str]
     parameters: Mapping[str, str]
@@ -125,15 +174,26 @@ def find(stage: Stage) -> Findings:
     return Findings(
         models=_models(stage, names, colours, solved),
         curves=tuple(_curve(stage, name, colours[name]) for name in params.policy),
-        reward_model=_numbers(stage.path("metrics/reward_model.json")),
+        reward_models=tuple(
+            RewardModel(name, scorer.learns_from, _numbers(stage.path(f"metrics/reward_model/{name}.json")))
+            for name, scorer in params.reward_model.items()
+        ),
+        judge=Judge(params.judge.kind, params.judge_model.labels, _numbers(stage.path("metrics/judge.json"))),
         prepared=_numbers(stage.path("metrics/prepare.json")),
-        pairs=_numbers(stage.path("metrics/pairs.json")),
-        pairs_source=params.pairs.source,
+        pairs=tuple(
+            PairSet(name, pairs.source, _labelled_by(pairs), _numbers(stage.path(f"metrics/pairs/{name}.json")))
+            for name, pairs in params.pairs.items()
+        ),
         exhibits=tuple(_exhibits(samples, solved, colours, params.report.samples)),
-        hashes={path: lineage.digest(stage.path(path)) for path in ("data/prepared", "data/pairs")},
+        hashes={path: lineage.digest(stage.path(path)) for path in _inputs(params)},
         parameters=_parameters(params),
         task=params.evaluate.reward,
     )
+
+
+def _inputs(params: Params) -> list[str]:
+    """The data that DVC versions and everything else was made from."""
+    return ["data/prepared", *(f"data/pairs/{name}" for name in params.pairs)]
 
 
 def verdict(low: float, high: float, base_low: float, base_high: float) -> Verdict:
@@ -165,11 +225,11 @@ def _models(
 def _curve(stage: Stage, name: str, colour: int) -> Curve:
     rows = _measured_rows(stage.path(f"plots/policy/{name}.csv"))
     written: Mapping[str, Any] = stage.params.policy[name].settings.get("reward", {})
-    weights = {part: RewardPart.model_validate(value).weight for part, value in written.items()}
+    parts = {part: RewardPart.model_validate(value) for part, value in written.items()}
     return Curve(
         name=name,
         colour=colour,
-        reward=" + ".join(part if weight == 1 else f"{weight:g} {part}" for part, weight in weights.items()),
+        reward=_summed(parts),
         kl=tuple(row[KL] for row in rows),
         gold=tuple(row[GOLD] for row in rows),
         trained_on=tuple(row[TRAINED_ON] for row in rows),
@@ -184,6 +244,28 @@ def _measured_rows(path: Path) -> list[dict[str, float]]:
     with path.open(encoding="utf-8", newline="") as file:
         rows = list(csv.DictReader(file))
     return [{name: float(row[name]) for name in wanted} for row in rows if all(row.get(name) for name in wanted)]
+
+
+def _labelled_by(pairs: Pairs) -> str:
+    if pairs.source == "none":
+        return "nobody"
+    if pairs.source == "dataset":
+        return "whoever made the data"
+    return "the judge, two by two" if pairs.reward is None else _summed(pairs.reward)
+
+
+def _summed(parts: Mapping[str, RewardPart]) -> str:
+    """A reward in words: its components and those weights that are not 1."""
+    weights = {name: part.weight for name, part in parts.items()}
+    return " + ".join(name if weight == 1 else f"{weight:g} {name}" for name, weight in weights.items())
+
+
+def _won_canaries(measured: Mapping[str, float], section: str) -> tuple[str, ...]:
+    return tuple(name for name, rate in _under(f"{section}canary/", measured).items() if rate > 0)
+
+
+def _under(prefix: str, numbers: Mapping[str, float]) -> dict[str, float]:
+    return {name.removeprefix(prefix): value for name, value in numbers.items() if name.startswith(prefix)}
 
 
 def _solved(rows: Iterable[Sample], threshold: float) -> set[str]:

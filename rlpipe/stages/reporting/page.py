@@ -51,7 +51,6 @@ def _words(findings: Findings) -> dict[str, object]:
         "verdicts": VERDICTS,
         "splits": _under("split/", findings.prepared),
         "quarantined": _under("quarantine/", findings.prepared),
-        "pair_counts": {name.removeprefix("data/"): count for name, count in findings.pairs.items()},
         "colours": plots.COLOURS,
     }
 

@@ -1,0 +1,166 @@
+"""The judge of params.yaml, open while a stage asks it. What it said is an output of the stage: its judgments."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+
+from rlpipe.checkpoint.store import Stateful
+from rlpipe.config import Params
+from rlpipe.dataio.chat import prompt_ids, response_ids
+from rlpipe.dataio.tokenizers import load as load_tokenizer
+from rlpipe.errors import ConfigError
+from rlpipe.lineage import digest
+from rlpipe.models.load import load_policy
+from rlpipe.rewards.judges import JUDGES, Judge
+from rlpipe.rewards.judges.build import endpoint_judge, local_judge
+from rlpipe.rewards.judges.embedded import VERDICT
+from rlpipe.rewards.judges.journal import write_judgments
+from rlpipe.rewards.judges.local import LocalRespondent
+from rlpipe.rewards.judges.model_judge import OUTCOMES, Call, ModelJudge, OnCall
+from rlpipe.rewards.judges.settings import Endpoint, Judging
+from rlpipe.rewards.judges.templates import Template, choice_template, score_template
+from rlpipe.stages.base import Stage
+from rlpipe.stages.bench import Bench
+from rlpipe.tracking import Tracker
+
+EMBEDDED = "models/judge"
+
+
+@dataclass(frozen=True)
+class Asked:
+    """The judge while a stage runs.
+
+    Attributes:
+        judge: None where the stage asks nobody.
+        states: what belongs into the stage's checkpoints, so that a resumed stage knows what it had used.
+        counts: how the questions ended so far, by metric key.
+    """
+
+    judge: Judge | None
+    states: Mapping[str, Stateful] = field(default_factory=dict)
+    counts: Callable[[], dict[str, float]] = dict
+
+
+@contextmanager
+def asking(work: Bench, *, needed: bool) -> Iterator[Asked]:
+    """The judge, its journal open; if the block ends well, the judgments used are the stage's output.
+
+    Raises: JudgeError, ConfigError, ModelError for a judge that cannot be asked.
+    """
+    output = work.stage.path(judgments_of(work.stage))
+    kind = work.stage.params.judge.kind
+    if not needed or kind in JUDGES:
+        yield Asked(JUDGES[kind] if needed else None)
+        write_judgments(output, ())
+        return
+    with _OPEN[kind](work) as judge:
+        yield Asked(judge, {"judge": judge}, partial(_counts, judge))
+        write_judgments(output, judge.used.values())
+
+
+def judgments_of(stage: Stage) -> str:
+    """Where dvc.yaml expects the judgments that a stage used."""
+    return f"data/judgments/{stage.name}/{stage.item}.jsonl" if stage.item else f"data/judgments/{stage.name}.jsonl"
+
+
+@contextmanager
+def embedded(work: Bench) -> Iterator[ModelJudge]:
+    """models/judge. It knows scores only; of two responses the one of the higher score is its choice."""
+    with _local(work, work.stage.path(EMBEDDED), VERDICT, None) as judge:
+        yield judge
+
+
+@contextmanager
+def _any_local(work: Bench) -> Iterator[ModelJudge]:
+    judge = work.stage.params.judge
+    assert judge.name_or_path is not None, "the schema sees to it"
+    here = work.stage.path(judge.name_or_path)
+    at = here if here.exists() else judge.name_or_path
+    score = score_template(top=judge.top)
+    with _local(work, at, score, choice_template()) as made:
+        yield made
+
+
+@contextmanager
+def _openai(work: Bench) -> Iterator[ModelJudge]:
+    with endpoint_judge(endpoint(work.stage.params), _settings(work.stage), _on_call(work.stage)) as judge:
+        yield judge
+
+
+_OPEN = {"embedded": embedded, "local": _any_local, "openai": _openai}
+
+
+@contextmanager
+def _local(work: Bench, at: Path | str, score: Template, choice: Template | None) -> Iterator[ModelJudge]:
+    tokenizer, model = load_tokenizer(at), load_policy(at, work.device)
+    respondent = LocalRespondent(
+        model,
+        digest(at) if isinstance(at, Path) else at,
+        encode_prompt=partial(prompt_ids, tokenizer),
+        encode_reply=partial(response_ids, tokenizer),
+        max_length=model.config.max_position_embeddings,
+    )
+    control = tokenizer.all_special_tokens
+    on_call = _on_call(work.stage)
+    with local_judge(
+        respondent, _settings(work.stage), score=score, choice=choice, control=control, on_call=on_call
+    ) as judge:
+        yield judge
+
+
+def endpoint(params: Params) -> Endpoint:
+    """The server behind the `openai` judge. Raises: ConfigError where nobody says where it is."""
+    request, calls = params.judge.openai, params.judge_calls
+    assert request is not None, "the schema sees to it"
+    if calls.base_url is None:
+        raise ConfigError("judge_calls.base_url=null: judge.kind is openai, and a server has an address. Set it.")
+    how = calls.model_dump(exclude={"replay", "trace"})
+    return Endpoint(**request.model_dump(), **how)
+
+
+def _settings(stage: Stage) -> Judging:
+    judge = stage.params.judge
+    return Judging(
+        seed=stage.params.seed,
+        fence_key=judge.fence_key,
+        journal=stage.root / ".rlpipe" / "judgments" / f"{stage.address}.jsonl",
+        known=tuple(sorted(stage.path(judge.known).glob("*.jsonl"))),
+        replay=stage.params.judge_calls.replay,
+        reasoned=judge.reasoned,
+        top=judge.top,
+    )
+
+
+def _on_call(stage: Stage) -> OnCall | None:
+    """Where calls are to be traced, each attempt becomes an MLflow trace; judgments from file make none."""
+    return partial(_trace, stage.tracker) if stage.params.judge_calls.trace else None
+
+
+def _trace(tracker: Tracker, call: Call) -> None:
+    answer = call.answer
+    tracker.trace(
+        "judge",
+        call.seconds,
+        inputs=[dict(message) for message in call.question.messages],
+        outputs=answer.reply or answer.detail,
+        attributes={
+            "model": call.model,
+            "status": answer.status,
+            "attempt": call.attempt,
+            "key": call.question.key,
+            "prompt_tokens": answer.prompt_tokens,
+            "completion_tokens": answer.completion_tokens,
+        },
+        ok=answer.status == "replied",
+    )
+
+
+def _counts(judge: ModelJudge) -> dict[str, float]:
+    """Functions of the judgments used alone: the same whether they came from file or were asked now."""
+    tokens = {"prompt_tokens": judge.tally.prompt_tokens, "completion_tokens": judge.tally.completion_tokens}
+    counts = {**{name: judge.tally.outcomes[name] for name in OUTCOMES}, **tokens}
+    return {f"judge/{name}": float(count) for name, count in counts.items()}
