@@ -33,7 +33,9 @@ _LONGEST_NAME = 60
 _CHECKOUT = "checkout"  # the name of a run in the checkout itself
 _PATH_KEYS = ("data.path", "model.name_or_path")
 # What choosing algorithms decides; an override of it would be lost without a word.
-_DECIDED = ("evaluate.models", "pairs.token_budget")
+_DECIDED = re.compile(r"evaluate\.models|pairs\.[^.]+\.token_budget")
+# Models that stages of their own write.
+_SCORERS = ("reward_model", "process_reward_model", "judge")
 _BAKEOFF = "bakeoff"  # the name of a bakeoff that is given none
 _ADOPTED = ("params.yaml", "dvc.lock")
 # Whatever the user's own settings for reading diffs are, this one is for `git apply`.
@@ -227,7 +229,7 @@ def _params(checkout: Path, preset: str | None, assignments: Sequence[str], algo
 def _with_algorithms(checkout: Path, overlay: str | None, assignments: Sequence[str], algos: Sequence[str]) -> str:
     for assignment in assignments:
         key = assignment.partition("=")[0].strip()
-        if key in _DECIDED:
+        if _DECIDED.fullmatch(key):
             raise ConfigError(
                 f"-S {assignment}: choosing algorithms decides {key}: all of them are evaluated, and the pairs get "
                 "the budget of recipe.online.token_budget. Remove it."
@@ -245,7 +247,7 @@ def _for_algorithms(text: str, algos: Sequence[str]) -> str:
     sections = {name: section(name, recipe) for name in (sectionable() if list(algos) == ["all"] else algos)}
     for name, made in sections.items():
         room, _, teacher = str(made["learns_from"]).partition("/")
-        if room == "models" and teacher not in ("reward_model", "process_reward_model", *sections):
+        if room == "models" and teacher.partition("/")[0] not in (*_SCORERS, *sections):
             raise ConfigError(
                 f"--algos: {name!r} learns from {made['learns_from']}, which {teacher!r} writes, and that is not "
                 f"in the list. Add {teacher!r}, or set another teacher: -S recipe.distillation.learns_from=..."

@@ -39,8 +39,8 @@ _OPTIM = {"schedule": "linear", "warmup_steps": 0, "weight_decay": 0.0, "max_gra
 _DRAWN = {"steps": 300, "prompts_per_step": 24, "group_size": 8, "micro_batch_size": 192}
 _MEASURED = {"measure_every": 1, "measure_prompts": 1}
 _ONLINE = {**_DRAWN, "learns_from": "data/prepared", "reward": {"table": 1.0}, "epochs": 1, "minibatches": 1, "lr": 4.0}
-_OFFLINE = {**_MEASURED, "learns_from": "data/pairs", "steps": 400, "batch_size": 400_000, "micro_batch_size": 400_000,
-            "lr": 0.1}  # fmt: skip
+_OFFLINE = {**_MEASURED, "learns_from": "data/pairs/gold", "steps": 400, "batch_size": 400_000,
+            "micro_batch_size": 400_000, "lr": 0.1}  # fmt: skip
 _TAUGHT = {**_DRAWN, **_MEASURED, "learns_from": "models/teacher", "lr": 0.1}
 # What this bandit wants otherwise than the algorithm's source recommends for language models.
 _NUMBERS: dict[str, dict[str, float]] = {
@@ -102,7 +102,14 @@ def planned(algo: SectionAlgo, chosen: dict[str, Any]) -> Plan:
     usual = {**algo.recommended, "kl_coef": _KL_COEF, **_NUMBERS.get(algo.name, {})}
     budget = _ONLINE if isinstance(algo, PolicyAlgo) else _OFFLINE if isinstance(algo, PreferenceAlgo) else _TAUGHT
     numbers = {key: value for key, value in usual.items() if key in needed or key == "entropy_coef"}
-    section = {"algorithm": algo.name, **budget, "lr": _LR.get(algo.name, budget["lr"]), **numbers, **chosen}
+    section = {
+        "algorithm": algo.name,
+        "starts_from": "models/sft",
+        **budget,
+        "lr": _LR.get(algo.name, budget["lr"]),
+        **numbers,
+        **chosen,
+    }
     section["optim"] = {**_OPTIM, "lr": float(section.pop("lr"))}
     made = plan("bandit", Policy.model_validate(section), _ROLLOUT)
     prompts = len(FOUR_ARMS.ref_PK)

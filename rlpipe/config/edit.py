@@ -14,8 +14,8 @@ from ruamel.yaml.scalarstring import DoubleQuotedScalarString
 from rlpipe.config.load import parse
 from rlpipe.errors import ConfigError, nearest
 
-# Sections whose keys are names or settings that the user chooses, so that an override may add one.
-_OPEN = ("policy", "pairs.reward")
+# Sections whose keys are names of the user's choosing, so that an override may add one.
+_NAMED = ("policy", "pairs", "reward_model")
 _NULL = "tag:yaml.org,2002:null"
 
 
@@ -38,15 +38,16 @@ def edited(text: str, preset: str | None, assignments: Sequence[str]) -> str:
 def with_policies(text: str, sections: Mapping[str, Mapping[str, Any]]) -> str:
     """`text` of a params.yaml whose policies are exactly `sections`, all of them evaluated beside SFT.
 
-    `pairs.token_budget` becomes the one of `recipe.online`, so that those who learn from pairs generate as many
-    tokens as those who sample while they learn.
+    The `token_budget` of every set of pairs becomes the one of `recipe.online`, so that those who learn from pairs
+    generate as many tokens as those who sample while they learn.
 
     Raises: ConfigError where the result breaks a rule.
     """
     document = _round_trip().load(text)
     document["policy"] = _policies(sections)
     document["evaluate"]["models"][:] = ["sft", *sections]
-    document["pairs"]["token_budget"] = document["recipe"]["online"].get("token_budget")
+    for pairs in document["pairs"].values():
+        pairs["token_budget"] = document["recipe"]["online"].get("token_budget")
     return _checked(document)
 
 
@@ -125,9 +126,10 @@ def _set(target: MutableMapping[str, Any], path: tuple[str, ...], value: Any) ->
 
 
 def _is_open(path: tuple[str, ...]) -> bool:
-    """Whether the section that holds `path` has names of the user's choosing."""
-    inside = path[:-1]
-    return ".".join(inside) in _OPEN or inside[:2] == ("pairs", "reward") or (path[0] == "policy" and len(path) >= 3)
+    """Whether the section that holds `path` has names or settings of the user's choosing."""
+    if path[0] not in _NAMED:
+        return False
+    return len(path) == 2 or (path[0] == "policy" and len(path) >= 3) or "reward" in path[2:-1]
 
 
 def _is_weights(path: tuple[str, ...]) -> bool:

@@ -308,7 +308,7 @@ class Pairs(Section):
         judged = self.reward is None or "judge" in self.reward
         if judged == (self.labels_from == "data/prepared"):
             raise ValueError(
-                f"labels_from {self.labels_from}: the labels are {'a judge' if judged else 'verifiers'}'s, made from "
+                f"labels_from {self.labels_from}: {'a judge' if judged else 'a verifier'} labels here, from "
                 f"{'models/judge' if judged else 'data/prepared'}; set that, or change reward"
             )
         return self

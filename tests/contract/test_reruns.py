@@ -30,7 +30,7 @@ def _reruns(index, parameter):
 
 
 ALL = {
-    "prepare", "sft", "pairs", "reward_model", "process_reward_model", "report",
+    "prepare", "sft", "judge", "pairs@gold", "reward_model@gold", "process_reward_model", "report",
     *(f"policy@{name}" for name in ("dpo", "ppo", "grpo", "rlaif")),
     *(f"evaluate@{name}" for name in ("sft", "dpo", "ppo", "grpo", "rlaif")),
 }  # fmt: skip
@@ -45,11 +45,15 @@ def test_the_graph_has_exactly_these_stages(index):
     [
         ("policy.grpo.kl_coef", {"policy@grpo", "evaluate@grpo", "report"}),
         ("policy.ppo.optim.lr", {"policy@ppo", "evaluate@ppo", "report"}),
-        ("reward_model.steps", {"reward_model", "policy@ppo", "evaluate@ppo", "report"}),
+        ("reward_model.gold.steps", {"reward_model@gold", "policy@ppo", "evaluate@ppo", "report"}),
         (
-            "pairs.samples_per_prompt",
-            {"pairs", "reward_model", "policy@dpo", "policy@ppo", "evaluate@dpo", "evaluate@ppo", "report"},
+            "pairs.gold.samples_per_prompt",
+            {"pairs@gold", "reward_model@gold", "policy@dpo", "policy@ppo", "evaluate@dpo", "evaluate@ppo", "report"},
         ),
+        ("judge_model.steps", {"judge", "policy@rlaif", "evaluate@rlaif", "report"}),
+        # How a judge is called changes no answer.
+        ("judge_calls.concurrency", set()),
+        ("judge_calls.replay", set()),
         ("evaluate.tasks", {s for s in ALL if s.startswith("evaluate")} | {"report"}),
         ("report.samples", {"report"}),
         ("data.arithmetic.slip_rate", ALL),
@@ -72,8 +76,8 @@ def test_every_parameter_that_can_change_a_result_is_read_by_some_stage(index):
     params = YAML(typ="safe").load(ROOT / "params.yaml")
     where_only = {"runtime.slots", "runtime.checkpoint_every", "tracking.uri", "tracking.experiment"}
     unread = {leaf for leaf in _leaves(params) if not _reruns(index, leaf)}
-    # A recipe changes nothing by itself: `rlpipe run --algos` writes policy sections from it.
-    assert {leaf for leaf in unread if not leaf.startswith("recipe.")} == where_only
+    # A recipe changes nothing by itself: `rlpipe run --algos` writes policy sections from it. Nor does a way to call.
+    assert {leaf for leaf in unread if not leaf.startswith(("recipe.", "judge_calls."))} == where_only
 
 
 def _leaves(value, at=""):

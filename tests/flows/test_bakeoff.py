@@ -24,9 +24,9 @@ stages:
   pairs:
     cmd: python work.py pairs pairs ${seed}
     deps: [work.py, models/sft]
-    params: [seed, pairs.token_budget]
-    outs: [data/pairs]
-    metrics: [metrics/pairs.json]
+    params: [seed, pairs.gold.token_budget]
+    outs: [data/pairs/gold]
+    metrics: [metrics/pairs/gold.json]
   policy:
     foreach: ${policy}
     do:
@@ -38,7 +38,7 @@ stages:
   evaluate:
     matrix: {name: "${evaluate.models}"}
     cmd: python work.py evaluate ${item.name} ${seed}
-    deps: [work.py, "models/${item.name}", data/pairs]
+    deps: [work.py, "models/${item.name}", data/pairs/gold]
     params: [seed]
     metrics: ["metrics/evaluate/${item.name}.json"]
   report:
@@ -62,8 +62,8 @@ def write(path, text):
 if stage in ("sft", "policy"):
     write(f"models/{name}", name + seed)
 if stage == "pairs":
-    write("data/pairs", seed)
-    write("metrics/pairs.json", '{"data/tokens_drawn": 700}')
+    write("data/pairs/gold", seed)
+    write("metrics/pairs/gold.json", '{"data/tokens_drawn": 700}')
 if stage == "policy":
     rows = [f"{step},{0.1 * step},{0.2 * step},{100 * (step + 1)}" for step in range(6)]
     write(f"plots/policy/{name}.csv", "\\n".join(["step,reward/gold_mean,kl/ref_seq_sum,length/tokens_drawn", *rows]))

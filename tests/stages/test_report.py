@@ -37,12 +37,20 @@ INTERVAL = {
 }
 
 
+JUDGE = {
+    "trained": True, "heldout_accuracy": 0.913, "ci_low": 0.89, "ci_high": 0.93, "heldout_responses": 900,
+    "right_frac": 0.4, "accepted_wrong": 0.09, "refused_right": 0.08, "canary/empty": 0.0, "canary/blank": 0.25,
+    "canary_pass_rate": 0.02,
+}  # fmt: skip
+
+
 def write_inputs(root: Path) -> None:
     """Everything that `report` names in dvc.yaml, by hand."""
-    for folder in ("data/samples", "data/prepared", "data/pairs", "metrics/evaluate", "plots/policy"):
+    written = ("metrics/evaluate", "metrics/pairs", "metrics/reward_model")
+    for folder in ("data/samples", "data/prepared", "data/pairs/gold", *written, "plots/policy"):
         (root / folder).mkdir(parents=True)
     (root / "data/prepared/tasks.jsonl").write_text("prepared")
-    (root / "data/pairs/train.jsonl").write_text("pairs")
+    (root / "data/pairs/gold/train.jsonl").write_text("pairs")
     for name, solved in SOLVED.items():
         low, high = INTERVAL[name]
         numbers = {"pass_at_1": (low + high) / 2, "ci_low": low, "ci_high": high, "n": 4, "kl_ref_seq": 1.5}
@@ -60,7 +68,8 @@ def write_inputs(root: Path) -> None:
                 table.writerow(["step", "policy/loss", "reward/score_mean", "reward/gold_mean", "kl/ref_seq_sum"])
                 table.writerows([step, 0.1, step / 10, step / 20, step / 5] for step in range(30))
                 table.writerow([30, 0.1, "", "", ""])  # an offline algorithm's step without a measurement
-    (root / "metrics/reward_model.json").write_text(
+    (root / "metrics/judge.json").write_text(json.dumps(JUDGE))
+    (root / "metrics/reward_model/gold.json").write_text(
         json.dumps({"trained": True, "heldout_accuracy": 0.875, "ci_low": 0.8, "ci_high": 0.9, "heldout_pairs": 160})
     )
     prepared = {
@@ -71,7 +80,7 @@ def write_inputs(root: Path) -> None:
         "quarantine/gold": 2,
     }
     (root / "metrics/prepare.json").write_text(json.dumps(prepared))
-    (root / "metrics/pairs.json").write_text(json.dumps({"data/pairs_train": 840, "data/pairs_heldout": 160}))
+    (root / "metrics/pairs/gold.json").write_text(json.dumps({"data/pairs_train": 840, "data/pairs_heldout": 160}))
 
 
 def stage(root: Path, **sections: dict[str, Any]) -> Stage:
@@ -188,7 +197,7 @@ def test_the_running_mean_is_a_mean_of_neighbours() -> None:
 
 
 def test_lineage_is_dvcs_own_hashes_and_the_parameters_of_dvc_yaml(made: Path, html: str) -> None:
-    for path in ("data/prepared", "data/pairs"):
+    for path in ("data/prepared", "data/pairs/gold"):
         assert lineage.digest(made / path) in html
     sections = {name.partition(".")[0] for name in find(stage(made)).parameters}
     assert sections == {name.partition(".")[0] for name in lineage.declared(ROOT, "report").params}
@@ -196,11 +205,33 @@ def test_lineage_is_dvcs_own_hashes_and_the_parameters_of_dvc_yaml(made: Path, h
 
 def test_without_pairs_it_says_that_no_reward_model_was_trained(made: Path, tmp_path: Path) -> None:
     shutil.copytree(made, tmp_path / "none")
-    (tmp_path / "none/metrics/reward_model.json").write_text('{"trained": false}')
-    findings = find(stage(tmp_path / "none", pairs={"source": "none"}))
-    said = "None was trained: <code>pairs.source</code> is <code>none</code>"
+    (tmp_path / "none/metrics/reward_model/gold.json").write_text('{"trained": false}')
+    findings = find(stage(tmp_path / "none"))
+    said = "not trained: its set of pairs is empty by intent"
     assert said in page.html(findings, {"accuracy": "", "reward_vs_kl": ""})
-    assert "None was trained: `pairs.source` is `none`" in page.markdown(findings)
+    assert "- gold: not trained; its set of pairs, `data/pairs/gold`, is empty by intent." in page.markdown(findings)
+
+
+def test_the_judges_agreement_with_the_truth_is_told_and_a_canary_that_won_is_an_alarm(made: Path, html: str) -> None:
+    assert "agrees with <code>math_answer</code> on <strong>91.3%</strong> of 900 responses to held-out prompts" in html
+    assert "Alarm: canaries won against honest responses: blank." in html
+    assert "Pairs it labelled" not in html
+    text = (made / "reports/report.md").read_text(encoding="utf-8")
+    assert "agrees with `math_answer` on **91.3%** of 900 responses" in text
+
+
+def test_pairs_that_the_judge_labelled_come_with_what_its_labels_are_worth(made: Path, tmp_path: Path) -> None:
+    shutil.copytree(made, tmp_path / "ai")
+    worth = {"pairs": 200, "agreement": 0.95, "kappa": 0.9, "tied": 0.05, "first_shown": 0.5, "accuracy": 0.87}
+    worth |= {"accuracy_ci_low": 0.82, "accuracy_ci_high": 0.91, "longer_wins_accuracy": 0.66, "canary/colon": 0.125}
+    counts = {"data/pairs_train": 170, "data/pairs_heldout": 30} | {f"judge/{name}": n for name, n in worth.items()}
+    (tmp_path / "ai/metrics/pairs/gold.json").write_text(json.dumps(counts))
+    findings = find(stage(tmp_path / "ai"))
+    assert "the same verdict in both orders 95.0%" in page.markdown(findings)
+    said = page.html(findings, {"accuracy": "", "reward_vs_kl": ""})
+    assert "Pairs it labelled: gold" in said
+    assert "<strong>87.0</strong>" in said
+    assert "Alarm: canaries won against honest responses: colon." in said
 
 
 def test_sft_alone_is_a_report_too(made: Path) -> None:

@@ -31,17 +31,17 @@ def bench(root: Path, tokenizer: Any, *assignments: str) -> Bench:
     """What a stage has in the workspace `root`, with the policy's tokenizer on disk."""
     tokenizer.save_pretrained(root / "models/sft")
     params = parse(edited(TEXT, None, assignments))
-    stage = Stage("pairs", "", root, params, tracker=None)  # type: ignore[arg-type]
+    stage = Stage("pairs", "gold", root, params, tracker=None)  # type: ignore[arg-type]
     device = torch.device("cpu")
     return Bench(stage, device, tokenizer, Batching(tokenizer.pad_token_id, device, "float32"))
 
 
 def test_lengths_are_counted_by_the_policys_own_tokenizer(tmp_path: Path, tokenizer: Any) -> None:
     parts = "{math_answer: 1.0, length: {weight: 0.5, max_length: 20, cache_length: 10}}"
-    work = bench(tmp_path, tokenizer, f"pairs.reward={parts}")
+    work = bench(tmp_path, tokenizer, f"pairs.gold.reward={parts}")
     texts = ["#### 7", "3+4=7 3+4=7 #### 7"]
     # The tokenizer has a token a character, so 18 tokens are (10 - 18) / 10 = -0.8: 1 - 0.5 * 0.8.
-    scored = reward(work, work.stage.params.pairs.reward)(TASKS, texts)
+    scored = reward(work, work.stage.params.pairs["gold"].reward)(TASKS, texts)
     assert [len(tokenizer(text, add_special_tokens=False)["input_ids"]) for text in texts] == [6, 18]
     assert [s.total for s in scored] == pytest.approx([1.0, 0.6])
     assert scored[1].components == {"math_answer": 1.0, "length": -0.8}
@@ -52,15 +52,15 @@ def test_a_function_of_the_workspace_is_a_component(tmp_path: Path, tokenizer: A
     (tmp_path / "own_stage_module.py").write_text(source, encoding="utf-8")
     digest = hashlib.sha256(source.encode()).hexdigest()[:16]
     part = f'{{weight: 2.0, function: "own_stage_module:shout", sha256: "{digest}", mark: "!"}}'
-    work = bench(tmp_path, tokenizer, f"pairs.reward={{shout: {part}}}")
-    assert [s.total for s in reward(work, work.stage.params.pairs.reward)(TASKS, ["!!", ""])] == [4.0, 0.0]
+    work = bench(tmp_path, tokenizer, f"pairs.gold.reward={{shout: {part}}}")
+    assert [s.total for s in reward(work, work.stage.params.pairs["gold"].reward)(TASKS, ["!!", ""])] == [4.0, 0.0]
 
 
 def test_the_run_stops_above_the_rate_that_params_yaml_allows(tmp_path: Path, tokenizer: Any) -> None:
     tasks = [*TASKS, Task("t:3", "?", "seven")]
     for limit, stops in (("0.3", True), ("0.34", False)):  # 1 of 3
         work = bench(tmp_path, tokenizer, f"rewards.max_missing={limit}")
-        scorer = reward(work, work.stage.params.pairs.reward)
+        scorer = reward(work, work.stage.params.pairs["gold"].reward)
         if stops:
             with pytest.raises(RewardError, match=r"max_missing=0\.3: 1 of 3 .* 1 × math_answer: the task's answer"):
                 scorer(tasks, ["#### 7"] * 3)
@@ -88,12 +88,13 @@ def test_a_stored_reward_model_scores_a_file_as_it_scores_in_a_stage(
     with torch.no_grad():
         score_head(scorer).weight.normal_()  # it begins at 0, where all score alike
     work = bench(tmp_path, tokenizer)
-    save(with_normaliser(scorer, 0.5, 2.0), tokenizer, work.stage.path("models/reward_model"))
-    in_stage = reward(work, {"reward_model": RewardPart(weight=1.0)})(TASKS, ["7", "3+4=7"])
+    save(with_normaliser(scorer, 0.5, 2.0), tokenizer, work.stage.path("models/reward_model/gold"))
+    scored = reward(work, {"reward_model": RewardPart(weight=1.0)}, learned_at="models/reward_model/gold")
+    in_stage = scored(TASKS, ["7", "3+4=7"])
 
     rows = [{"prompt": task.prompt, "completion": text} for task, text in zip(TASKS, ["7", "3+4=7"], strict=True)]
     (tmp_path / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
-    options = [f"path={tmp_path}/models/reward_model", "device=cpu"]
+    options = [f"path={tmp_path}/models/reward_model/gold", "device=cpu"]
     score_file("reward_model", options, tmp_path / "rows.jsonl", tmp_path / "scored.jsonl", tmp_path)
     scores = [json.loads(line)["score"] for line in (tmp_path / "scored.jsonl").read_text().splitlines()]
     assert scores == pytest.approx([s.total for s in in_stage])

@@ -205,7 +205,7 @@ def test_named_algorithms_become_the_policies_and_overrides_of_them_apply_after(
     assert list(made["policy"]) == ["grpo", "dpo", "distillation"]
     assert made["policy"]["grpo"]["kl_coef"] == 0.125
     assert made["policy"]["grpo"]["token_budget"] == 5000
-    assert made["pairs"]["token_budget"] == 5000  # as many as those who sample while they learn
+    assert made["pairs"]["gold"]["token_budget"] == 5000  # as many as those who sample while they learn
     assert made["evaluate"]["models"] == ["sft", "grpo", "dpo", "distillation"]
     assert made["seed"] == params(checkout)["seed"]
 

@@ -83,7 +83,7 @@ def test_a_mistake_is_named_with_its_remedy(algorithm, changes, said):
 
 
 def _params(**sections):
-    return Params.model_construct(policy=sections, rollout=Rollout.model_validate(ROLLOUT))
+    return Params.model_construct(policy=sections, reward_model={}, rollout=Rollout.model_validate(ROLLOUT))
 
 
 def test_every_section_is_planned():

@@ -169,16 +169,16 @@ REFUSED = {
     ),
     "a learned reward from nowhere": (
         "ppo", {"reward": {"reward_model": 1.0}},
-        "policy.x.learns_from=data/prepared: its reward names reward_model. Set models/reward_model.",
+        "policy.x.learns_from=data/prepared: its reward names reward_model. Set models/reward_model/NAME.",
     ),
     "an input that nothing reads": (
-        "grpo", {"learns_from": "models/reward_model"},
-        "policy.x.learns_from=models/reward_model: its reward names no learned model, so nothing else is read. Set "
-        "data/prepared.",
+        "grpo", {"learns_from": "models/reward_model/gold"},
+        "policy.x.learns_from=models/reward_model/gold: its reward names no learned model, so nothing else is read. "
+        "Set data/prepared.",
     ),
     "pairs from elsewhere": (
         "dpo", {"learns_from": "data/prepared"},
-        "policy.x.learns_from=data/prepared: 'dpo' learns from pairs. Set data/pairs.",
+        "policy.x.learns_from=data/prepared: 'dpo' learns from pairs. Set data/pairs/NAME.",
     ),
     **{
         f"a teacher that is {source}": (
@@ -186,7 +186,8 @@ REFUSED = {
             f"policy.x.learns_from={source}: 'distillation' learns from a teacher, a causal language model other than "
             "models/sft, where the student starts. Set models/NAME of another policy, or a folder.",
         )
-        for source in ("data/pairs", "models/sft", "models/reward_model", "models/process_reward_model")
+        for source in ("data/pairs/gold", "models/sft", "models/reward_model/gold", "models/process_reward_model",
+                       "models/judge")
     },
 }  # fmt: skip
 
@@ -234,7 +235,7 @@ def test_importance_weights_of_truncated_samples_are_refused(algorithm, changes,
         ("grpo", {"kl_placed": "none", "kl_coef": None}),
         ("ppo", {"epochs": 4, "minibatches": 2}),
         ("importance_sampling", {"replay_updates": 4}),
-        ("ppo", {"reward": {"reward_model": 0.5, "math_answer": 0.5}, "learns_from": "models/reward_model"}),
+        ("ppo", {"reward": {"reward_model": 0.5, "math_answer": 0.5}, "learns_from": "models/reward_model/gold"}),
         ("distillation", {"learns_from": "/models/teacher"}),
         ("dpo", {"pair_loss": "simpo", "label_smoothing": None, "target_margin": 1.0}),
     ],

@@ -11,14 +11,17 @@ from rlpipe.config.schema import Policy, Recipe, Rollout
 
 OPTIM = {"lr": 1e-4, "schedule": "constant", "warmup_steps": 0, "weight_decay": 0.0, "max_grad_norm": 1.0}
 ONLINE = {
+    "starts_from": "models/sft",
     "learns_from": "data/prepared", "reward": {"math_answer": 1.0}, "steps": 10, "prompts_per_step": 4,
     "group_size": 4, "epochs": 1, "minibatches": 1, "micro_batch_size": 8, "optim": OPTIM,
 }  # fmt: skip
 OFFLINE = {
-    "learns_from": "data/pairs", "steps": 10, "batch_size": 8, "micro_batch_size": 8, "measure_every": 5,
+    "starts_from": "models/sft",
+    "learns_from": "data/pairs/gold", "steps": 10, "batch_size": 8, "micro_batch_size": 8, "measure_every": 5,
     "measure_prompts": 8, "optim": OPTIM,
 }  # fmt: skip
 DISTILLATION = {
+    "starts_from": "models/sft",
     "learns_from": "models/grpo", "steps": 10, "prompts_per_step": 4, "group_size": 2, "micro_batch_size": 8,
     "measure_every": 5, "measure_prompts": 8, "optim": OPTIM,
 }  # fmt: skip

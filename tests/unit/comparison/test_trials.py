@@ -39,7 +39,7 @@ def root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     for name, accuracy in (("sft", 0.25), ("grpo", 0.5), ("dpo", 0.375)):
         write(tmp_path / f"metrics/evaluate/{name}.json", json.dumps({"pass_at_1": accuracy, "kl_ref_seq": 1.5}))
     write(tmp_path / "params.yaml", text)
-    write(tmp_path / "metrics/pairs.json", json.dumps({"data/tokens_drawn": 900}))
+    write(tmp_path / "metrics/pairs/gold.json", json.dumps({"data/tokens_drawn": 900}))
     write(tmp_path / "plots/policy/grpo.csv", _ONLINE)
     write(tmp_path / "plots/policy/dpo.csv", _FROM_PAIRS)
 
@@ -69,7 +69,7 @@ def test_tokens_are_the_samples_or_those_of_the_pairs(root: Path) -> None:
 
 def test_a_learned_reward_costs_the_pairs_tokens_too(root: Path) -> None:
     text = (root / "params.yaml").read_text()
-    (root / "params.yaml").write_text(edited(text, None, ["policy.grpo.learns_from=models/reward_model"]))
+    (root / "params.yaml").write_text(edited(text, None, ["policy.grpo.learns_from=models/reward_model/gold"]))
     _, grpo, _ = collect("b", {17: root}, {17: {"sft", "grpo", "dpo"}}).trials
     assert [point.tokens for point in grpo.curve] == [1000, 1110]
 

@@ -38,8 +38,21 @@ def test_the_file_in_the_checkout_is_valid():
         ("runtime.dtype=fp16", "runtime.dtype='fp16': Input should be 'float32' or 'bfloat16'."),
         ("policy.grpo.group_size=1", "'grpo' (advantage group_zscore) needs at least 2 samples per prompt (it"),
         ("policy.grpo.minibatches=3", "128 sequences a step do not divide into that many equal parts."),
-        ("policy.ppo.learns_from=data/prepared", "its reward names reward_model. Set models/reward_model."),
-        ("pairs.source=none", "pairs.source is none, so there are no pairs and no reward model."),
+        ("policy.ppo.learns_from=data/prepared", "its reward names reward_model. Set models/reward_model/NAME."),
+        (
+            "policy.ppo.learns_from=models/reward_model/glod",
+            "no stage writes it. Did you mean 'models/reward_model/gold'",
+        ),
+        (
+            "policy.grpo.starts_from=models/sfft",
+            "policy.grpo.starts_from=models/sfft: no stage writes it. Did you mean",
+        ),
+        ("policy.rlaif.learns_from=data/prepared", "its reward names judge. Set models/judge."),
+        ("pairs.gold.source=none", "the source of these pairs is none, so there are no pairs and no reward model."),
+        ("pairs.gold.reward=null", "a judge labels here, from models/judge; set that, or change reward"),
+        ("pairs.gold.labels_from=models/judge", "a verifier labels here, from data/prepared; set that, or"),
+        ("judge.kind=local", "kind local needs name_or_path, a hub id or a folder; set it"),
+        ("judge.kind=openai", "kind openai needs the section openai (model, temperature, ...); set it"),
         ("evaluate.models=[sft,ppoo]", "no model 'ppoo'. Did you mean 'ppo'?"),
         ("evaluate.models=[ppo]", "'sft' is missing. Every policy is compared with it; add it."),
         ("data.arithmetic.slip_rate=0.9", "exceed 1: a demonstration has at most one fault"),
@@ -76,8 +89,8 @@ def test_a_preset_is_laid_over_and_null_removes_a_policy():
 
 
 def test_a_presets_reward_replaces_the_weights_rather_than_adding_to_them():
-    params = parse(edited(TEXT, "pairs: {reward: {format: 1.0}}", []))
-    assert {name: part.weight for name, part in params.pairs.reward.items()} == {"format": 1.0}
+    params = parse(edited(TEXT, "pairs: {gold: {reward: {format: 1.0}}}", []))
+    assert {name: part.weight for name, part in params.pairs["gold"].reward.items()} == {"format": 1.0}
 
 
 def test_numbers_in_scientific_notation_are_numbers():

@@ -12,7 +12,7 @@ from rlpipe.errors import ConfigError
 
 TEXT = (Path(__file__).resolve().parents[3] / "params.yaml").read_text()
 SECTION = {
-    "algorithm": "grpo", "learns_from": "data/prepared", "steps": 3, "token_budget": None,
+    "algorithm": "grpo", "starts_from": "models/sft", "learns_from": "data/prepared", "steps": 3, "token_budget": None,
     "optim": {"lr": 5e-5, "schedule": "constant"},
 }  # fmt: skip
 
@@ -21,8 +21,8 @@ def test_the_policies_are_replaced_and_everything_else_stays() -> None:
     before, after = (YAML(typ="safe").load(text) for text in (TEXT, with_policies(TEXT, {"mine": SECTION})))
     assert after.pop("policy") == {"mine": SECTION}
     assert after["evaluate"].pop("models") == ["sft", "mine"]
-    assert after["pairs"].pop("token_budget") == before["recipe"]["online"]["token_budget"]
-    del before["policy"], before["evaluate"]["models"], before["pairs"]["token_budget"]
+    assert after["pairs"]["gold"].pop("token_budget") == before["recipe"]["online"]["token_budget"]
+    del before["policy"], before["evaluate"]["models"], before["pairs"]["gold"]["token_budget"]
     assert after == before
 
 

@@ -23,11 +23,11 @@ def written(tmp_path: Path, *assignments: str) -> Path:
 
 def parts(*assignments: str) -> dict[str, RewardPart]:
     params: Params = parse(edited(TEXT, None, assignments))
-    return dict(params.pairs.reward)
+    return dict(params.pairs["gold"].reward)
 
 
 def test_a_number_is_a_weight() -> None:
-    assert parts("pairs.reward={math_answer: 1.0, format: 2}") == {
+    assert parts("pairs.gold.reward={math_answer: 1.0, format: 2}") == {
         "math_answer": RewardPart(weight=1.0),
         "format": RewardPart(weight=2.0),
     }
@@ -35,7 +35,7 @@ def test_a_number_is_a_weight() -> None:
 
 def test_at_length_every_other_key_is_an_option() -> None:
     long = "{format: 0.0, length: {weight: 0.1, gate: format, norm: group, clip: [-1, 1], max_length: 20}}"
-    part = parts(f"pairs.reward={long}")["length"]
+    part = parts(f"pairs.gold.reward={long}")["length"]
     assert (part.weight, part.gate, part.norm, part.clip) == (0.1, "format", "group", [-1, 1])
     assert part.options == {"max_length": 20}
 
@@ -44,14 +44,14 @@ def test_at_length_every_other_key_is_an_option() -> None:
     "written", [{"format": 0.5}, {"format": 0.5, "repetition": {"weight": -1.0, "gate": "format", "n": 3}}]
 )
 def test_it_is_logged_as_it_is_written(written: dict[str, Any]) -> None:
-    params = parse(edited(TEXT, None, [f"pairs.reward={written}".replace("'", "")]))
-    assert params.model_dump()["pairs"]["reward"] == written
+    params = parse(edited(TEXT, None, [f"pairs.gold.reward={written}".replace("'", "")]))
+    assert params.model_dump()["pairs"]["gold"]["reward"] == written
 
 
 def test_one_key_of_a_part_can_be_set_or_added() -> None:
-    changed = parts("pairs.reward={http: {weight: 1.0, url: here}}", "pairs.reward.http.timeout_s=5.0")
+    changed = parts("pairs.gold.reward={http: {weight: 1.0, url: here}}", "pairs.gold.reward.http.timeout_s=5.0")
     assert changed["http"].options == {"url": "here", "timeout_s": 5.0}
-    assert parts("pairs.reward.format=0.5").keys() == {"math_answer", "format"}
+    assert parts("pairs.gold.reward.format=0.5").keys() == {"math_answer", "format"}
 
 
 GOOD = {"weight": 0.1, "max_length": 30, "cache_length": 10}
@@ -82,7 +82,6 @@ GOOD = {"weight": 0.1, "max_length": 30, "cache_length": 10}
         ({"length": {**GOOD, "cache_length": 31}}, "length.cache_length=31: exceeds max_length=30"),
         ({"http": 1.0}, "reward.http.url: missing"),
         ({"http": {"weight": 1.0, "url": "ftp://x"}}, "http.url=ftp://x: expected http://HOST:PORT/PATH"),
-        ({"judge": {"weight": 1.0, "model": "m"}}, "judge.model: judge has no options here"),
         ({"score": {"weight": 1.0, "function": "a:b"}}, "component 'score': a name is lower-case letters"),
         ({"My": {"weight": 1.0, "function": "a:b"}}, "component 'My': a name is lower-case letters"),
         ({"own": {"weight": 1.0, "function": "no_such_module_of_mine:b"}}, "own.function=no_such_module_of_mine"),
@@ -100,10 +99,14 @@ def test_a_mistake_in_a_policys_reward_is_refused(reward: dict[str, Any], said: 
 
 
 def test_the_same_holds_for_the_pairs_and_for_what_evaluates(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match=r"pairs\.reward\.lenght: no such component\. Did you mean 'length'\?"):
-        checked(written(tmp_path, "pairs.reward={lenght: 1.0}"))
-    with pytest.raises(ConfigError, match=r"pairs\.reward\.reward_model: reward_model does not exist yet"):
-        checked(written(tmp_path, "pairs.reward={reward_model: 1.0}"))
+    with pytest.raises(ConfigError, match=r"pairs\.gold\.reward\.lenght: no such component\. Did you mean 'length'\?"):
+        checked(written(tmp_path, "pairs.gold.reward={lenght: 1.0}"))
+    with pytest.raises(ConfigError, match=r"pairs\.gold\.reward\.reward_model: reward_model does not exist yet"):
+        checked(written(tmp_path, "pairs.gold.reward={reward_model: 1.0}"))
+    with pytest.raises(ConfigError, match=r"policy\.rlaif\.reward\.judge\.model: judge has no options here"):
+        checked(written(tmp_path, "policy.rlaif.reward={judge: {weight: 1.0, model: m}}"))
+    with pytest.raises(ConfigError, match=r"policy\.rlaif\.reward: it asks a judge, and judge\.kind is none"):
+        checked(written(tmp_path, "judge.kind=none"))
     with pytest.raises(ConfigError, match=r"evaluate\.reward=maths: no such verifier\. Did you mean 'math_answer'\?"):
         checked(written(tmp_path, "evaluate.reward=maths"))
     with pytest.raises(ConfigError, match=r"evaluate\.reward=http: it cannot do without url"):
@@ -123,5 +126,7 @@ def test_a_reward_at_length_passes(tmp_path: Path) -> None:
 
 def test_an_address_set_on_the_command_line_is_read_again() -> None:
     # Bare inside of braces, `http://...` is no YAML to the reader that DVC uses.
-    changed = parts("pairs.reward={http: {weight: 1.0, url: here}}", "pairs.reward.http.url=http://127.0.0.1:80/")
+    changed = parts(
+        "pairs.gold.reward={http: {weight: 1.0, url: here}}", "pairs.gold.reward.http.url=http://127.0.0.1:80/"
+    )
     assert changed["http"].options == {"url": "http://127.0.0.1:80/"}

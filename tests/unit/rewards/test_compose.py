@@ -8,7 +8,7 @@ import pytest
 
 from rlpipe.config.schema import RewardPart
 from rlpipe.errors import ConfigError, RewardError
-from rlpipe.rewards import JUDGES, VERIFIERS, Missing, components, compose, stopping
+from rlpipe.rewards import JUDGES, VERIFIERS, Missing, compose, judged, stopping
 from rlpipe.rewards.base import Component
 from rlpipe.rewards.options import bound
 from rlpipe.types import Scored, Task
@@ -52,22 +52,17 @@ def test_an_unknown_component_is_refused_with_the_nearest() -> None:
 
 
 def test_the_judge_is_a_component_like_the_others() -> None:
-    known = components("rubric")
-    assert set(known) == {*VERIFIERS, "judge"}
-    right, unjudged = compose({"judge": 1.0}, known)(TASKS, ["<think>7+5=12</think><answer>12</answer>"] * 2)
+    scorer = compose({"judge": 1.0}, {"judge": judged(JUDGES["rubric"])})
+    right, unjudged = scorer(TASKS, ["<think>7+5=12</think><answer>12</answer>"] * 2)
     assert right.total == pytest.approx(1.0)
     assert unjudged.total is None
     assert unjudged.missing.startswith("judge: the rubric judge grades chains")
 
 
-def test_an_unknown_judge_is_refused() -> None:
-    with pytest.raises(ConfigError, match=r"judge\.kind=rubrik: no such judge"):
-        components("rubrik")
-
-
 @pytest.mark.parametrize("name", [*VERIFIERS, "judge"])
 def test_every_component_answers_once_for_each_completion(name: str) -> None:
-    component = bound(components(next(iter(JUDGES)))[name], OPTIONS.get(name, {}), f"reward.{name}")
+    known = {**VERIFIERS, "judge": judged(JUDGES["rubric"])}
+    component = bound(known[name], OPTIONS.get(name, {}), f"reward.{name}")
     completions = ["", "<think>7+5=12</think><answer>12</answer>", "\u2603" * 50]
     found = component([TASKS[0]] * 3, completions)
     assert len(found) == 3

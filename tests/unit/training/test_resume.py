@@ -129,7 +129,7 @@ def _online(name, folder, tokenizer, batching):
         reward = compose({"digits": 1.0}, {"digits": _digits})
         collector = Collector(_sampler(model, tokenizer, batching), reward, GOLD, chosen.budget, batching, 17)
         critic = _critic(chosen, model, folder, batching)
-        return RLTrainer(chosen, model, reference_of(model), critic, collector, None, batching, 17).train(
+        return RLTrainer(chosen, model, reference_of(model), critic, collector, None, batching, 17, {}).train(
             store, recorder
         )
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -113,12 +114,24 @@ def test_a_judge_that_knows_scores_only_chooses_by_them(respondent, tmp_path: Pa
     assert [verdict.winner for verdict in verdicts] == [better, {"first": "second", "second": "first"}[better], "tie"]
 
 
-def test_a_question_that_does_not_fit_is_refused_not_cut(respondent, tmp_path: Path) -> None:
-    with (
-        pytest.raises(JudgeError, match=r"a question takes \d+ tokens and the judge has room for 96"),
-        judge(respondent, tmp_path) as asked,
-    ):
-        asked.score("3+4", "7" * 100)
+def test_a_question_that_does_not_fit_has_no_verdict_and_is_not_cut(respondent, tmp_path: Path) -> None:
+    with judge(respondent, tmp_path) as asked:
+        long, short = asked.scores([("3+4", "7" * 100), ("3+4", "7")])
+        assert re.fullmatch(r"too_long: the question takes \d+ tokens, and the judge has room for 96", long.missing)
+        assert short.score is not None
+        assert asked.tally.outcomes == {"too_long": 1, "judged": 1}
+        assert len(asked.used) == 1  # nothing was answered, so nothing is on file
+
+
+def test_a_resumed_judge_knows_what_it_had_used_even_without_its_journal(respondent, tmp_path: Path) -> None:
+    with judge(respondent, tmp_path / "one") as asked:
+        first, second = asked.scores([("3+4", "7"), ("3+4", "8")])
+        state = asked.state_dict()
+    with judge(respondent, tmp_path / "two") as resumed:
+        resumed.load_state_dict(state)
+        assert resumed.scores([("3+4", "8"), ("3+4", "7")]) == [second, first]
+        assert resumed.tally.attempts == {}
+        assert resumed.state_dict() == state
 
 
 def test_a_control_token_of_the_judge_does_not_reach_it(respondent, tokenizer, tmp_path: Path) -> None:
