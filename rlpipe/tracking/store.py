@@ -25,6 +25,7 @@ _ENVIRONMENT = {
     "MLFLOW_DISABLE_TELEMETRY": "true",
     "DO_NOT_TRACK": "true",
     "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "3",
+    "MLFLOW_ENABLE_ASYNC_TRACE_LOGGING": "false",  # a trace is there when its call returns, or the run says why not
 }
 
 

@@ -21,8 +21,12 @@ def log_trace(
     ok: bool,
 ) -> None:
     """A trace of one span that ends now and began `seconds` ago."""
+    import mlflow
+
     now = time.time_ns()
     client = run.store.client
+    # The exporter of spans knows the process's own address alone, whatever the client was made with.
+    mlflow.set_tracking_uri(client.tracking_uri)
     span = client.start_trace(
         name,
         span_type="LLM",

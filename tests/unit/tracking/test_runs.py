@@ -85,6 +85,25 @@ def test_a_dataset_is_an_input_with_dvcs_digest(project: Path, params: Params, r
     assert used.dataset.source == '{"uri": "models/sft"}'
 
 
+def test_a_models_call_is_a_trace_of_the_run_with_its_words_and_its_time(
+    project: Path, params: Params, runs: Search
+) -> None:
+    asked = [{"role": "user", "content": "Is 7 right?"}]
+    with stage_run(project, "sft", params, environ={}) as tracker:
+        for reply, ok in (("1", True), ("", False)):
+            attributes = {"model": "m", "attempt": 1}
+            tracker.trace("judge", 1.5, inputs=asked, outputs=reply, attributes=attributes, ok=ok)
+    (run,) = runs(stage="sft")
+    store = open_store(project, params)
+    traces = store.client.search_traces(locations=[store.experiment_id], run_id=run.info.run_id)
+    assert sorted(trace.info.state for trace in traces) == ["ERROR", "OK"]
+    [answered] = [trace for trace in traces if trace.info.state == "OK"]
+    [span] = answered.data.spans
+    assert (span.name, span.inputs, span.outputs) == ("judge", asked, "1")
+    assert (span.get_attribute("model"), span.get_attribute("attempt")) == ("m", "1")
+    assert span.end_time_ns - span.start_time_ns == pytest.approx(1.5e9, rel=0.01)
+
+
 def test_an_error_fails_the_run_keeps_its_metrics_and_leaves_no_hash(
     project: Path, params: Params, runs: Search
 ) -> None:

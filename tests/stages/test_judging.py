@@ -1,0 +1,184 @@
+"""A stage asks the judge of params.yaml: what it said is an output, the same bytes every time, killed or not."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+
+from rlpipe.config import parse
+from rlpipe.config.edit import edited
+from rlpipe.dataio.files import write_rows
+from rlpipe.dataio.prepared import TASKS
+from rlpipe.errors import ConfigError, DataError
+from rlpipe.models.load import save
+from rlpipe.rewards import JUDGES, VERIFIERS, compose
+from rlpipe.rewards.judges.base import ReplayError
+from rlpipe.stages import policy
+from rlpipe.stages.base import Stage
+from rlpipe.stages.bench import Bench, bench
+from rlpipe.stages.judge_lessons import Labelled, encoded, labelled
+from rlpipe.stages.judging import asking, endpoint
+from rlpipe.stages.labelling import two_by_two
+from rlpipe.types import Task
+
+TEXT = (Path(__file__).resolve().parents[2] / "params.yaml").read_text(encoding="utf-8")
+SMALL = (
+    "runtime.checkpoint_every=1",
+    "policy.rlaif.steps=4",
+    "policy.rlaif.prompts_per_step=4",
+    "policy.rlaif.group_size=2",
+    "policy.rlaif.micro_batch_size=8",
+    "rollout.max_new_tokens=6",
+)
+PROMPTS = ["1+2", "3+4", "5+1", "2+2", "6-1", "4-2"]
+OPENAI = (
+    "judge.openai={model: m, temperature: 0.0, max_tokens: 9, token_field: max_tokens, structure: none, "
+    "system_role: true, extra: {}}"
+)
+
+
+@dataclass
+class Quiet:
+    """A tracker that hears everything and stops the work, as a kill would, when it is told to."""
+
+    stop_at: int | None = None
+    seen: list[int] = field(default_factory=list)
+
+    def metrics(self, step: int, values: Mapping[str, float]) -> None:
+        self.seen.append(step)
+        if step == self.stop_at:
+            raise KeyboardInterrupt
+
+    def summary(self, values: Mapping[str, float]) -> None: ...
+
+    def dataset(self, name: str, path: Path) -> None: ...
+
+
+@pytest.fixture
+def root(tmp_path: Path, tokenizer: Any, tiny: nn.Module) -> Path:
+    """A workspace with a policy, a judge of other weights, and tasks."""
+    save(tiny, tokenizer, tmp_path / "models/sft")
+    torch.manual_seed(1)
+    for parameter in tiny.parameters():
+        nn.init.normal_(parameter, std=0.3)
+    save(tiny, tokenizer, tmp_path / "models/judge")
+    write_rows(tmp_path / TASKS, [Task(f"t:{at}", prompt, str(eval(prompt))) for at, prompt in enumerate(PROMPTS)])
+    return tmp_path
+
+
+def stage(root: Path, *assignments: str, tracker: Any = None, item: str = "rlaif") -> Stage:
+    params = parse(edited(TEXT, None, [*SMALL, *assignments]))
+    return Stage("policy", item, root, params, tracker or Quiet())
+
+
+def at_work(root: Path, *assignments: str) -> Bench:
+    return bench(stage(root, *assignments), root / "models/sft", 17)
+
+
+def outputs(root: Path) -> dict[str, bytes]:
+    """Every file that the stage writes for DVC, by its path."""
+    paths = [
+        path for room in ("models/rlaif", "plots", "metrics", "data/judgments") for path in (root / room).rglob("*")
+    ]
+    return {path.relative_to(root).as_posix(): path.read_bytes() for path in paths if path.is_file()}
+
+
+def test_a_policy_on_a_judges_score_killed_and_resumed_is_never_killed_judgments_included(root: Path) -> None:
+    shutil.copytree(root, root.with_name("other"))
+    policy.run(stage(root))
+    other, killed = root.with_name("other"), Quiet(stop_at=2)
+    with pytest.raises(KeyboardInterrupt):
+        policy.run(stage(other, tracker=killed))
+    # Not even the journal is needed: what was used is in the checkpoint.
+    shutil.rmtree(other / ".rlpipe/judgments")
+    resumed = Quiet()
+    policy.run(stage(other, tracker=resumed))
+    assert (killed.seen, resumed.seen) == ([0, 1, 2], [2, 3])
+    assert outputs(other) == outputs(root)
+    assert outputs(root)["data/judgments/policy/rlaif.jsonl"].count(b"\n") > 8
+    metrics = json.loads((root / "metrics/policy/rlaif.json").read_text())
+    assert metrics["judge/judged"] == outputs(root)["data/judgments/policy/rlaif.jsonl"].count(b"\n")
+    assert metrics["judge/malformed"] == 0
+
+
+def test_a_rerun_asks_nothing_and_judgments_from_elsewhere_are_enough_to_replay(root: Path) -> None:
+    items = [("1+2", "3"), ("1+2", "4"), ("3+4", "7")]
+    with asking(at_work(root), needed=True) as asked:
+        assert asked.judge is not None
+        first = asked.judge.scores(items)
+    with asking(at_work(root), needed=True) as again:
+        assert again.judge.scores(items) == first  # type: ignore[union-attr]
+        assert again.judge.tally.attempts == {}  # type: ignore[union-attr]
+    written = root / "data/judgments/policy/rlaif.jsonl"
+    (root / "data/known_judgments").mkdir()
+    shutil.move(written, root / "data/known_judgments/elsewhere.jsonl")
+    shutil.rmtree(root / ".rlpipe")
+    with asking(at_work(root, "judge_calls.replay=true"), needed=True) as replayed:
+        assert replayed.judge.scores(items) == first  # type: ignore[union-attr]
+        with pytest.raises(ReplayError, match="1 of 1 judgments are not on file"):
+            replayed.judge.scores([("9+9", "18")])  # type: ignore[union-attr]
+
+
+def test_who_asks_nobody_writes_no_judgments_and_needs_no_judge(root: Path) -> None:
+    shutil.rmtree(root / "models/judge")
+    with asking(at_work(root), needed=False) as asked:
+        assert asked.judge is None
+    assert (root / "data/judgments/policy/rlaif.jsonl").read_bytes() == b""
+
+
+def test_the_rubric_is_asked_by_the_same_key(root: Path) -> None:
+    with asking(at_work(root, "judge.kind=rubric"), needed=True) as asked:
+        assert asked.judge is JUDGES["rubric"]
+
+
+def test_a_server_is_called_as_judge_calls_says(root: Path) -> None:
+    params = stage(root, "judge.kind=openai", OPENAI, "judge_calls.base_url=http://127.0.0.1:9/v1").params
+    assert (endpoint(params).model, endpoint(params).base_url, endpoint(params).retries) == (
+        "m", "http://127.0.0.1:9/v1", 4
+    )  # fmt: skip
+    with pytest.raises(ConfigError, match=r"judge_calls\.base_url=null: judge\.kind is openai"):
+        endpoint(stage(root, "judge.kind=openai", OPENAI).params)
+
+
+# ---- what it learns from, and what it labels ----------------------------------------------------------------
+
+
+def test_a_lesson_is_the_question_as_it_is_asked_and_one_token_of_reply(root: Path, tokenizer: Any) -> None:
+    task = Task("t", "3+4", "7")
+    found = encoded(at_work(root), [Labelled(task, "7", is_right=True), Labelled(task, "8", is_right=False)])
+    assert [tokenizer.decode(prompt) for prompt, _ in found.examples] == [
+        "<|user|>3+4 7<|assistant|>",
+        "<|user|>3+4 8<|assistant|>",
+    ]
+    assert [tokenizer.decode(reply) for _, reply in found.examples] == ["1<|end|>", "0<|end|>"]
+
+
+def test_labels_that_are_all_the_same_teach_nothing(root: Path) -> None:
+    rows = [Task(f"t:{at}", prompt, "99999") for at, prompt in enumerate(PROMPTS)]  # nobody says that
+    with pytest.raises(DataError, match=r"judge_model\.labels=math_answer: the SFT policy's samples are all right or"):
+        labelled(at_work(root), rows)
+
+
+def test_siblings_are_judged_in_twos_and_measured_against_the_verifier() -> None:
+    right, short = "<think>7+5=12 12-2=10</think><answer>10</answer>", "<think>7+5=12</think><answer>12</answer>"
+    slip = "<think>7+5=13 13-2=11</think><answer>11</answer>"
+    tasks = [Task("a", "7+5-2", "10")] * 4 + [Task("b", "7+5-2", "10")] * 4
+    # Of task a: right against short, then two alike, which are no pair. Of b: short against slip, slip against right.
+    texts = [right, short, short, short, short, slip, slip, right]
+    gold = compose({"math_answer": 1.0}, VERIFIERS)
+    pairs, worth = two_by_two(tasks, texts, 4, JUDGES["rubric"], gold, canary_prompts=1)
+    assert [(pair.id, pair.chosen) for pair in pairs] == [("a", right), ("b", slip), ("b", right)]
+    # The verifier tells two of the three pairs apart, short and slip being both wrong; the rubric is right on both.
+    assert (worth["judge/pairs"], worth["judge/labelled_pairs"], worth["judge/accuracy"]) == (3, 2, 1.0)
+    assert worth["judge/agreement"] == 1.0
+    assert worth["judge/longer_wins_accuracy"] == 0.75  # right is longer than short, and as long as slip: a tie
+    assert worth["data/ties_dropped"] == 0
+    assert worth["judge/canary_pass_rate"] == 0
