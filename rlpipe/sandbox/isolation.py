@@ -5,7 +5,6 @@ from __future__ import annotations
 import functools
 import time
 from dataclasses import dataclass
-from pathlib import Path
 
 from rlpipe.sandbox.errors import GuestFault, MachineFault, SandboxError
 from rlpipe.sandbox.guest import wire
@@ -34,6 +33,10 @@ class Isolation:
     why: str = ""
 
 
+# What the probe tries to read: on every host, and outside of all that a sandbox shows for another reason.
+HOST_FILE = "/etc/passwd"
+
+
 @functools.cache
 def isolation(*, unsafe: bool = False) -> Isolation:
     """The isolation of this machine, once a process has tried to break it from inside.
@@ -55,7 +58,7 @@ def isolation(*, unsafe: bool = False) -> Isolation:
 
 def _holes(limits: Limits) -> list[str]:
     """What a guest could do that it must not."""
-    with Guest("probe", "bubblewrap", limits, host_file=str(Path(__file__).resolve())) as guest:
+    with Guest("probe", "bubblewrap", limits, host_file=HOST_FILE) as guest:
         guest.ready()
         holes: list[str] = wire.decode(guest.receive(time.monotonic() + limits.wall_s, 1 << 16))
         return holes
