@@ -15,7 +15,7 @@ from rlpipe.config.load import parse
 from rlpipe.errors import ConfigError, nearest
 
 # Sections whose keys are names or settings that the user chooses, so that an override may add one.
-_OPEN = ("policy", "pairs.reward")
+_OPEN = ("policy", "pairs.reward", "watch.heldout")
 _NULL = "tag:yaml.org,2002:null"
 
 
@@ -127,12 +127,13 @@ def _set(target: MutableMapping[str, Any], path: tuple[str, ...], value: Any) ->
 def _is_open(path: tuple[str, ...]) -> bool:
     """Whether the section that holds `path` has names of the user's choosing."""
     inside = path[:-1]
-    return ".".join(inside) in _OPEN or inside[:2] == ("pairs", "reward") or (path[0] == "policy" and len(path) >= 3)
+    in_reward = inside[:2] in (("pairs", "reward"), ("watch", "heldout"))
+    return ".".join(inside) in _OPEN or in_reward or (path[0] == "policy" and len(path) >= 3)
 
 
 def _is_weights(path: tuple[str, ...]) -> bool:
     """A mapping of reward weights is replaced as a whole: merging would leave the old components in."""
-    return path[-1] == "reward"
+    return path[-1] == "reward" or path == ("watch", "heldout")
 
 
 def _unknown(path: tuple[str, ...], beside: Any) -> ConfigError:

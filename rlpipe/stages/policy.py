@@ -10,13 +10,14 @@ from rlpipe.config.schema import DistillationBudget, OfflineBudget
 from rlpipe.dataio.files import write_metrics, write_table
 from rlpipe.dataio.prepared import PREPARED, TASKS, TRAIN_PAIRS, read_tasks, read_train_pairs
 from rlpipe.models.heads import new_value_head
-from rlpipe.models.learner import Reference, learner, reference_of
+from rlpipe.models.learner import Reference, Snapshot, learner, reference_of
 from rlpipe.models.load import load_policy, load_teacher, new_critic, save
+from rlpipe.rewards.compose import stopping
 from rlpipe.stages.base import Stage
 from rlpipe.stages.bench import Bench, bench
 from rlpipe.stages.process_rewarding import process_reward
 from rlpipe.stages.resume import resumable
-from rlpipe.stages.rewarding import gold, reward
+from rlpipe.stages.rewarding import PROCESS, composed
 from rlpipe.stages.sampling import sampler
 from rlpipe.training.adaptive import RunningMean
 from rlpipe.training.collect import Collector
@@ -28,6 +29,10 @@ from rlpipe.training.measure import Measure
 from rlpipe.training.preference import PreferenceTrainer
 from rlpipe.training.rl import RLTrainer
 from rlpipe.training.samples import Sampler
+from rlpipe.training.watch import Watch, canaries
+
+# The steps' metrics, and what was watched.
+Trained = tuple[Rows, Watch]
 
 
 def run(stage: Stage) -> None:
@@ -41,20 +46,27 @@ def run(stage: Stage) -> None:
     draws = sampler(work, policy, tasks)
     with resumable(stage, PREPARED, "models/sft", section.learns_from) as store:
         if isinstance(chosen, RLPlan):
-            rows = _online(work, chosen, policy, draws, store)
+            rows, watch = _online(work, chosen, policy, draws, store)
         elif isinstance(chosen, PreferencePlan):
-            rows = _from_pairs(work, chosen, policy, draws, store)
+            rows, watch = _from_pairs(work, chosen, policy, draws, store)
         else:
-            rows = _from_teacher(work, chosen, policy, draws, store)
+            rows, watch = _from_teacher(work, chosen, policy, draws, store)
+        found = watch.conclude()
         save(policy, work.tokenizer, stage.path(f"models/{stage.item}"))
         write_table(stage.path(f"plots/policy/{stage.item}.csv"), rows)
-        write_metrics(stage.path(f"metrics/policy/{stage.item}.json"), rows[-1])
+        write_metrics(stage.path(f"metrics/policy/{stage.item}.json"), {**rows[-1], "watch": found})
     stage.tracker.summary(rows[-1])
 
 
-def _online(work: Bench, chosen: RLPlan, policy: nn.Module, draws: Sampler, store: Store) -> Rows:
+def _online(work: Bench, chosen: RLPlan, policy: nn.Module, draws: Sampler, store: Store) -> Trained:
     params, budget = work.stage.params, chosen.budget
-    collector = Collector(draws, reward(work, budget.reward), gold(params), budget, work.batching, params.seed)
+    whole = composed(work, budget.reward)
+    scorer = stopping(whole, params.rewards.max_missing)
+    collector = Collector(draws, scorer, composed(work, params.watch.heldout), budget, work.batching, params.seed)
+    # A process reward model scores steps, and a canary has none.
+    scores_texts = params.watch.canary_prompts > 0 and set(budget.reward) != {PROCESS}
+    asked = canaries(whole, params.watch.canary_prompts) if scores_texts else None
+    watch = Watch(params.watch, Snapshot(policy), asked)
     trainer = RLTrainer(
         chosen,
         policy,
@@ -62,10 +74,11 @@ def _online(work: Bench, chosen: RLPlan, policy: nn.Module, draws: Sampler, stor
         _critic(work, chosen, policy),
         collector,
         process_reward(work, budget.reward),
+        watch,
         work.batching,
         params.seed,
     )
-    return trainer.train(store, work.stage.tracker)
+    return trainer.train(store, work.stage.tracker), watch
 
 
 def _critic(work: Bench, chosen: RLPlan, policy: nn.Module) -> Critic:
@@ -84,33 +97,35 @@ def _critic(work: Bench, chosen: RLPlan, policy: nn.Module) -> Critic:
             return NoCritic(None)
 
 
-def _from_pairs(work: Bench, chosen: PreferencePlan, policy: nn.Module, draws: Sampler, store: Store) -> Rows:
+def _from_pairs(work: Bench, chosen: PreferencePlan, policy: nn.Module, draws: Sampler, store: Store) -> Trained:
     stage = work.stage
     stage.tracker.dataset("pairs", stage.path(TRAIN_PAIRS))
     pairs = encode_pairs(read_train_pairs(stage.root), work.tokenizer, stage.params.model.max_length)
     reference = reference_of(policy)
     measure = _measure(work, chosen.budget, policy, reference, draws)
     trainer = PreferenceTrainer(chosen, policy, reference, pairs, measure, work.batching)
-    return trainer.train(stage.params.seed, store, stage.tracker)
+    return trainer.train(stage.params.seed, store, stage.tracker), measure.watch
 
 
-def _from_teacher(work: Bench, chosen: DistillationPlan, policy: nn.Module, draws: Sampler, store: Store) -> Rows:
+def _from_teacher(work: Bench, chosen: DistillationPlan, policy: nn.Module, draws: Sampler, store: Store) -> Trained:
     stage = work.stage
     teacher = load_teacher(stage.path(stage.params.policy[stage.item].learns_from), work.tokenizer, work.device)
     measure = _measure(work, chosen.budget, policy, reference_of(policy), draws)
     source = draws if chosen.algo.samples_of == "student" else sampler(work, teacher, draws.tasks)
     trainer = DistillationTrainer(chosen, policy, teacher, source, measure, work.batching, stage.params.seed)
-    return trainer.train(store, stage.tracker)
+    return trainer.train(store, stage.tracker), measure.watch
 
 
 def _measure(
     work: Bench, budget: OfflineBudget | DistillationBudget, policy: nn.Module, reference: Reference, draws: Sampler
 ) -> Measure:
+    settings = work.stage.params.watch
     return Measure(
         policy,
         reference,
         draws,
-        gold(work.stage.params),
+        composed(work, settings.heldout),
+        Watch(settings, Snapshot(policy), None),
         work.batching,
         every=budget.measure_every,
         prompts=budget.measure_prompts,

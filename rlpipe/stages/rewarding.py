@@ -25,6 +25,14 @@ PROCESS = "process_reward_model"
 def reward(work: Bench, parts: Mapping[str, RewardPart]) -> Reward:
     """The weighted score of whole responses, which stops the run where too many have none.
 
+    Raises: ConfigError for an unknown component or option.
+    """
+    return stopping(composed(work, parts), work.stage.params.rewards.max_missing)
+
+
+def composed(work: Bench, parts: Mapping[str, RewardPart]) -> Reward:
+    """The weighted score of whole responses, however many have none.
+
     A process reward model has no part in it: see `stages.process_rewarding`.
 
     Raises: ConfigError for an unknown component or option.
@@ -35,7 +43,7 @@ def reward(work: Bench, parts: Mapping[str, RewardPart]) -> Reward:
     if "reward_model" in parts:
         known["reward_model"] = learned(work)
     bound = {name: bind(name, part, known, work.stage.root, f"reward.{name}") for name, part in parts.items()}
-    return stopping(compose(parts, bound), params.rewards.max_missing)
+    return compose(parts, bound)
 
 
 def gold(params: Params) -> Reward:

@@ -22,6 +22,7 @@ def checked(root: Path) -> Params:
         if isinstance(made, RLPlan):
             refuse(made.budget.reward, root, f"policy.{name}.reward")
     refuse(params.pairs.reward, root, "pairs.reward", made=("judge",))
+    refuse(params.watch.heldout, root, "watch.heldout", made=("judge",))
     refuse_as_gold(params.evaluate.reward, "evaluate.reward")
     return params
 
