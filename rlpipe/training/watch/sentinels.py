@@ -57,5 +57,6 @@ def told(name: str, start: float, trip: Trip, limit: float, action: str) -> str:
     """The line of the stage's log."""
     beyond = RULES[name].words.format(start=start, now=trip.value, limit=limit)
     stops = "training ends here, and the best weights by the held-out reward are kept"
+    kl = round(trip.kl, 2) + 0.0  # no -0
     then = stops if action == "stop" else "training goes on"
-    return f"watch: {name} tripped at step {trip.step} (KL {trip.kl:.3g} nats): {beyond}. Action {action}: {then}."
+    return f"watch: {name} tripped at step {trip.step} (KL {kl:g} nats): {beyond}. Action {action}: {then}."
