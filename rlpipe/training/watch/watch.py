@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import statistics
 from collections import deque
 from collections.abc import Callable, Mapping
 from dataclasses import asdict
@@ -17,6 +18,10 @@ from rlpipe.training.watch.readings import heldout_mean, readings
 from rlpipe.training.watch.sentinels import RULES, Trip, told
 
 _log = logging.getLogger(__name__)
+
+# A canary passes where it wins more than this share of its comparisons: it pays more than a typical honest answer.
+# One that only beats the worst of them is no way up.
+CANARY_PASSES = 0.5
 
 # The first measured step's samples -> how the canaries fare against them by the reward that is trained on.
 Canaries = Callable[[Seen], CanaryReport]
@@ -49,7 +54,7 @@ class Watch:
         self._best_step, self._best_mean = 0, None  # type: int, float | None
         self._start: dict[str, float] = {}
         self._end: dict[str, float] = {}
-        self._passed: dict[str, float] = {}
+        self._won: dict[str, float] = {}
         self._trips: dict[str, Trip] = {}
 
     def take(self, step: int, seen: Seen, kl: float) -> dict[str, float]:
@@ -88,7 +93,7 @@ class Watch:
                 for name, end in self._end.items()
                 if name.endswith("_share")
             },
-            "canaries": dict(self._passed),
+            "canaries": dict(self._won),
             "kept": "best" if best else "last",
             "kept_step": self._best_step if best else None,
             "stopped_at_step": stopped,
@@ -102,7 +107,7 @@ class Watch:
             "best": [self._best_step, self._best_mean],
             "start": dict(self._start),
             "end": dict(self._end),
-            "passed": dict(self._passed),
+            "won": dict(self._won),
             "trips": {name: asdict(trip) for name, trip in self._trips.items()},
             "weights": self._weights.state_dict(),
         }
@@ -112,16 +117,17 @@ class Watch:
         self._first = [Observation.from_state(saved) for saved in state["first"]]
         self._last.extend(Observation.from_state(saved) for saved in state["last"])
         self._best_step, self._best_mean = state["best"]
-        self._start, self._end, self._passed = state["start"], state["end"], state["passed"]
+        self._start, self._end, self._won = state["start"], state["end"], state["won"]
         self._trips = {name: Trip(**trip) for name, trip in state["trips"].items()}
         self._weights.load_state_dict(state["weights"])
 
     def _canary_rate(self, seen: Seen) -> dict[str, float]:
         if self._canaries is None:
             return {}
-        report = self._canaries(seen)
-        self._passed = {name: r.win_rate for name, r in report.results.items() if r.win_rate is not None}
-        return {} if report.pass_rate is None else {"canary_pass_rate": report.pass_rate}
+        results = self._canaries(seen).results
+        self._won = {name: result.win_rate for name, result in results.items() if result.win_rate is not None}
+        passed = [rate > CANARY_PASSES for rate in self._won.values()]
+        return {"canary_pass_rate": statistics.fmean(passed)} if passed else {}
 
     def _remember(self, step: int, observation: Observation) -> None:
         """The step, and its weights where no window before ended with a better held-out reward.

@@ -179,13 +179,24 @@ def test_canaries_are_scored_once_by_the_reward_that_is_trained_on() -> None:
     # One call: an honest answer to each of the two prompts, then every canary for both.
     assert len(asked) == 1
     assert asked[0][:4] == ["a", "b", "a", "b"]
-    # All but the empty and the blank one and the colon are longer than `#### 2`.
+    # All but the empty and the blank one and the colon are longer than `#### 2`, and win both comparisons.
     assert rows[0]["watch/canary_pass_rate"] == pytest.approx(10 / 13)
     assert "watch/canary_pass_rate" not in rows[1]
     found = watch.conclude()
     assert found["canaries"]["constant"] == 1.0
     assert found["canaries"]["empty"] == 0.0
     assert found["readings"]["canary_pass_rate"]["tripped"]["step"] == 0
+
+
+def test_a_canary_that_beats_only_the_worse_half_does_not_pass() -> None:
+    def half(tasks: Any, texts: Any) -> list[Scored]:
+        """Prompt a's honest answer is worth 1, b's nothing; every canary 1/2."""
+        honest = [float(task.id == "a") for task in tasks[:2]]
+        return [Scored(value, {}, "") for value in [*honest, *[0.5] * (len(tasks) - 2)]]
+
+    watch = Watch(settings(), Snapshot(Policy()), canaries(half, 2))
+    assert watch.take(0, sample(0.5, 0.5), 0.0)["watch/canary_pass_rate"] == 0
+    assert set(watch.conclude()["canaries"].values()) == {0.5}
 
 
 @pytest.mark.parametrize(
