@@ -5,7 +5,7 @@ from __future__ import annotations
 from importlib import import_module
 from pathlib import Path
 
-from rlpipe.algos.plan import RLPlan, plans
+from rlpipe.algos.plan import Plan, RLPlan, plans
 from rlpipe.config import Params, load
 from rlpipe.errors import ConfigError, nearest
 from rlpipe.rewards import refuse, refuse_as_gold
@@ -21,10 +21,23 @@ def checked(root: Path) -> Params:
     for name, made in plans(params).items():
         if isinstance(made, RLPlan):
             refuse(made.budget.reward, root, f"policy.{name}.reward")
+        _refuse_too_short(params, name, made)
     refuse(params.pairs.reward, root, "pairs.reward", made=("judge",))
     refuse(params.watch.heldout, root, "watch.heldout", made=("judge",))
     refuse_as_gold(params.evaluate.reward, "evaluate.reward")
     return params
+
+
+def _refuse_too_short(params: Params, name: str, plan: Plan) -> None:
+    """The best weights are those of a whole window."""
+    steps = plan.budget.steps
+    every = 1 if isinstance(plan, RLPlan) else plan.budget.measure_every
+    measured = len({*range(0, steps, every), steps - 1})
+    if params.watch.keep == "best" and measured < params.watch.window:
+        raise ConfigError(
+            f"watch.keep=best: policy.{name} measures only {measured} of its steps, fewer than watch.window="
+            f"{params.watch.window}, so no window of it is ever full. Set keep: last, or a smaller window."
+        )
 
 
 def run_stage(root: Path, name: str, item: str) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import statistics
 from collections import deque
 from collections.abc import Callable, Mapping
 from dataclasses import asdict
@@ -94,6 +93,7 @@ class Watch:
                 if name.endswith("_share")
             },
             "canaries": dict(self._won),
+            "canaries_passing": self._passing,
             "kept": "best" if best else "last",
             "kept_step": self._best_step if best else None,
             "stopped_at_step": stopped,
@@ -126,8 +126,11 @@ class Watch:
             return {}
         results = self._canaries(seen).results
         self._won = {name: result.win_rate for name, result in results.items() if result.win_rate is not None}
-        passed = [rate > CANARY_PASSES for rate in self._won.values()]
-        return {"canary_pass_rate": statistics.fmean(passed)} if passed else {}
+        return {"canary_pass_rate": len(self._passing) / len(self._won)} if self._won else {}
+
+    @property
+    def _passing(self) -> list[str]:
+        return [name for name, rate in self._won.items() if rate > CANARY_PASSES]
 
     def _remember(self, step: int, observation: Observation) -> None:
         """The step, and its weights where no window before ended with a better held-out reward.
