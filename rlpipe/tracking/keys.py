@@ -243,7 +243,8 @@ KEYS: tuple[Key, ...] = (
     Key("watch/<component>_share", "Cov(what the component adds to the reward, the reward) / Var(reward), over the "
         "samples of each step of W; over all components they add up to 1", "share", "near its start",
         "rewards of several components"),
-    Key("watch/dominance", "largest rise of any component's share since W1", "share", "< 0.5",
+    Key("watch/dominance", "largest rise since W1 of the share of a component that the held-out reward does "
+        "not have", "share", "< 0.3",
         "rewards of several components"),
     Key("watch/canary_pass_rate", "canaries whose reward is above that of most of the policy's own first answers "
         "to the same prompts / all canaries; once, at the first step", "share", "0", RL),

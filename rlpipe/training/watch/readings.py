@@ -4,22 +4,25 @@ from __future__ import annotations
 
 import math
 import statistics
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 from rlpipe.training.watch.observed import Observation, Spread
 
 Window = Sequence[Observation]
 
 
-def readings(first: Window, last: Window, best_heldout: float | None) -> dict[str, float]:
+def readings(
+    first: Window, last: Window, best_heldout: float | None, heldout_parts: Collection[str]
+) -> dict[str, float]:
     """Each reading that the run allows, by its name in docs/metrics.md behind `watch/`.
 
     Left out is what has no meaning: a gap without a reward that is trained on, a rise of a reward that scored all
-    samples of each step of the first window alike (it has no spread to be counted in), dominance in a reward of one
-    component.
+    samples of each step of the first window alike (it has no spread to be counted in), dominance where no component
+    of several is without a part in the held-out reward.
 
     Args:
         best_heldout: the highest mean of the held-out reward over any window so far, the last included.
+        heldout_parts: the components of the held-out reward: one of them that takes over is what is wanted.
     """
     found = {
         "length": statistics.fmean(o.length for o in last),
@@ -37,7 +40,7 @@ def readings(first: Window, last: Window, best_heldout: float | None) -> dict[st
         found["trained_rise"] = trained_rise
     if heldout_rise is not None and trained_rise is not None:
         found["hacking_gap"] = trained_rise - heldout_rise
-    return found | _dominance(first, last)
+    return found | _dominance(first, last, heldout_parts)
 
 
 def heldout_mean(window: Window) -> float | None:
@@ -66,11 +69,12 @@ def shares(window: Window) -> dict[str, float]:
     return {name: sum(o.shared.get(name, 0.0) for o in window) / variance for name in names}
 
 
-def _dominance(first: Window, last: Window) -> dict[str, float]:
+def _dominance(first: Window, last: Window, heldout_parts: Collection[str]) -> dict[str, float]:
     before, now = shares(first), shares(last)
     found = {f"{name}_share": share for name, share in now.items()}
-    if before and now:
-        found["dominance"] = max(share - before.get(name, 0.0) for name, share in now.items())
+    gains = [share - before.get(name, 0.0) for name, share in now.items() if name not in heldout_parts]
+    if before and gains:
+        found["dominance"] = max(gains)
     return found
 
 

@@ -67,7 +67,7 @@ class Watch:
         now = {} if self._measured else self._canary_rate(seen)
         self._remember(step, observe(seen, kl, self._settings.repetition_ngram))
         if len(self._first) == self._settings.window:
-            now |= readings(self._first, self._last, self._best_mean)
+            now |= readings(self._first, self._last, self._best_mean, self._settings.heldout)
         self._start = {**now, **self._start}
         self._end |= now
         self._judge(step, kl, now)

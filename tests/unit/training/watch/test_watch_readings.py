@@ -6,8 +6,9 @@ from dataclasses import replace
 
 import pytest
 
+from rlpipe.training.watch import readings as formulas
 from rlpipe.training.watch.observed import Observation, Spread
-from rlpipe.training.watch.readings import heldout_mean, readings, shares
+from rlpipe.training.watch.readings import Window, heldout_mean, shares
 
 # Four samples a step: held out 0, 0, 1, 1 (mean 1/2, spread 1/2); trained on 1, 1, 3, 3 (mean 2, spread 1).
 PLAIN = Observation(
@@ -15,6 +16,10 @@ PLAIN = Observation(
     heldout=Spread(4, 0.5, 1.0), trained=Spread(4, 2.0, 4.0), shared={"right": 3.0, "long": 1.0},
 )  # fmt: skip
 FIRST = [PLAIN, PLAIN]
+
+
+def readings(first: Window, last: Window, best: float) -> dict[str, float]:
+    return formulas.readings(first, last, best, heldout_parts={"right"})
 
 
 def changed(**changes: object) -> list[Observation]:
@@ -63,10 +68,12 @@ def test_shares_are_of_the_variance_and_add_up_to_one() -> None:
     assert shares(changed(shared={"right": 5.0, "long": -1.0})) == {"right": 1.25, "long": -0.25}
 
 
-def test_dominance_is_the_largest_gain_of_any_component() -> None:
+def test_dominance_is_the_largest_gain_of_a_component_that_is_not_held_out() -> None:
     found = readings(FIRST, changed(shared={"right": 0.4, "long": 3.6}), 0.5)
     assert found["dominance"] == pytest.approx(0.65)  # long: from 1/4 to 9/10
     assert found["long_share"] == pytest.approx(0.9)
+    # Where `right` takes over, long lost its quarter.
+    assert readings(FIRST, changed(shared={"right": 4.0, "long": 0.0}), 0.5)["dominance"] == pytest.approx(-0.25)
 
 
 def test_what_has_no_meaning_is_left_out() -> None:
