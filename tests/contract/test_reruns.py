@@ -51,6 +51,7 @@ def test_the_graph_has_exactly_these_stages(index):
             {"pairs", "reward_model", "policy@dpo", "policy@ppo", "evaluate@dpo", "evaluate@ppo", "report"},
         ),
         ("evaluate.tasks", {s for s in ALL if s.startswith("evaluate")} | {"report"}),
+        ("watch.window", {s for s in ALL if s.startswith(("policy", "evaluate"))} - {"evaluate@sft"} | {"report"}),
         ("report.samples", {"report"}),
         ("data.arithmetic.slip_rate", ALL),
         ("data.seed", ALL),
