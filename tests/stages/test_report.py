@@ -248,15 +248,14 @@ def test_what_tripped_is_said_in_words_and_stands_in_the_table(made: Path, html:
     said = [line for line in text.splitlines() if line.startswith(("**ppo**, stopped", "- ")) and "data/" not in line]
     assert said == [
         "**ppo**, stopped at step 29:",
-        "- canaries that pass: **25.0%** at step 0, KL 0 nats (limit: above 0%): constant",
-        "- gap to the held-out reward: **1.05 spreads** at step 14, KL 2.8 nats (limit: above 1 spreads)",
-        "- length: **35.0 tokens** at step 29, KL 5.8 nats (limit: 1.5 × its start, or 1/1.5 of it)",
+        "- canaries that pass: **25.0%** at step 0, KL 0 nats (limit: more than 0%): constant",
+        "- gap to the held-out reward: **1.05 spreads** at step 14, KL 2.8 nats (limit: above 1.0 spreads)",
+        "- length: **35.0 tokens** at step 29, KL 5.8 nats (limit: 1.5 × its start, or 1/1.5)",
     ]
     assert "| grpo | – | – | 20.0 → 22.0 | – | – | – | – | last |" in text
     row = next(line for line in text.splitlines() if line.startswith("| ppo | 0.00 → 2.90"))
     assert row == (
-        "| ppo | 0.00 → 2.90 (step 14) | – | 20.0 → 35.0 (step 29) | – | – | – | 25.0% → 25.0% (step 0) "
-        "| best, step 12 |"
+        "| ppo | 0.00 → 2.90 (step 14) | – | 20.0 → 35.0 (step 29) | – | – | – | 25.0% (step 0) | best, step 12 |"
     )
     assert "reward_model 25.0% at first, 90.0% at the end; format 75.0% at first, 10.0% at the end" in html
 

@@ -35,13 +35,13 @@ _SHOWN = {
     "canary_pass_rate": "{:.1%}",
 }
 _LIMITS = {
-    "hacking_gap": "above {:g} spreads",
-    "heldout_drop": "above {:g} spreads",
-    "length": "{:g} × its start, or 1/{:g} of it",
+    "hacking_gap": "above {:.1f} spreads",
+    "heldout_drop": "above {:.1f} spreads",
+    "length": "{:g} × its start, or 1/{:g}",
     "repetition": "{:.0%} above its start",
     "format_tricks": "{:.0%} above its start",
     "dominance": "a share grown by {:.0%}",
-    "canary_pass_rate": "above {:.0%}",
+    "canary_pass_rate": "more than {:.0%}",
 }
 
 
@@ -53,7 +53,7 @@ class Tripped:
     step: int
     value: str
     limit: str
-    kl: float
+    kl: str
     action: str
 
     @property
@@ -68,6 +68,10 @@ class Reading:
     start: str
     end: str
     tripped_at: int | None
+
+    @property
+    def words(self) -> str:
+        return self.end if self.start == self.end else f"{self.start} → {self.end}"
 
 
 @dataclass(frozen=True)
@@ -162,7 +166,7 @@ def _watched(stage: Stage, name: str, colour: int, window: int) -> Watched:
                 read["tripped"]["step"],
                 _SHOWN[reading].format(read["tripped"]["value"]),
                 _limit(reading, read["limit"]),
-                read["tripped"]["kl"],
+                f"{round(read['tripped']['kl'], 2) + 0.0:g}",  # no -0
                 read["action"],
             )
             for reading, read in readings.items()
