@@ -96,12 +96,14 @@ class Completion:
 class Scored:
     """A completion's score per reward component, weighted total, or why it has none.
 
-    `total` is None exactly when `missing` says why; a missing score is never 0.
+    `total` is None exactly when `missing` says why; a missing score is never 0. `components` are scores as they were
+    given, `parts` what each adds to the total: after norm, clip and weight.
     """
 
     total: float | None
     components: Metrics
     missing: str
+    parts: Metrics = field(default_factory=dict)
 
 
 # ---- tensors ----------------------------------------------------------------------------------------

@@ -31,6 +31,7 @@ class Store:
 
     def __init__(self, folder: Path, key: str, every: int) -> None:
         self._folder, self._file, self._every = folder, folder / f"{key}.pt", every
+        self._stages: dict[str, Stateful] = {}
 
     def __enter__(self) -> Store:
         if self._folder.exists():
@@ -45,12 +46,16 @@ class Store:
         if kind is None:
             shutil.rmtree(self._folder, ignore_errors=True)
 
+    def keep(self, states: Mapping[str, Stateful]) -> None:
+        """Save these, which are the stage's own, beside what a trainer saves; to be called before `restore`."""
+        self._stages |= states
+
     def restore(self, states: Mapping[str, Stateful]) -> tuple[int, Rows]:
         """Put the saved state back. Returns: the steps already done, and their metric rows."""
         if not self._file.exists():
             return 0, []
         saved = torch.load(self._file, weights_only=True)
-        for name, state in states.items():
+        for name, state in {**states, **self._stages}.items():
             state.load_state_dict(saved["states"][name])
         return saved["steps"], saved["rows"]
 
@@ -61,7 +66,8 @@ class Store:
         self._folder.mkdir(parents=True, exist_ok=True)
         partial = self._file.with_suffix(".partial")
         with partial.open("wb") as file:
-            torch.save({"steps": steps, "rows": rows, "states": {k: s.state_dict() for k, s in states.items()}}, file)
+            saved = {name: state.state_dict() for name, state in {**states, **self._stages}.items()}
+            torch.save({"steps": steps, "rows": rows, "states": saved}, file)
             file.flush()
             os.fsync(file.fileno())
         partial.replace(self._file)

@@ -22,7 +22,7 @@ class Measured:
 
     Attributes:
         tokens: generated to learn from by the end of the step.
-        reward: mean over samples, the evaluation's own score.
+        reward: mean over samples, the held-out reward (`watch.heldout`).
         kl: nats a response, to the SFT policy.
     """
 

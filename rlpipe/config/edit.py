@@ -127,6 +127,8 @@ def _set(target: MutableMapping[str, Any], path: tuple[str, ...], value: Any) ->
 
 def _is_open(path: tuple[str, ...]) -> bool:
     """Whether the section that holds `path` has names or settings of the user's choosing."""
+    if path[:2] == ("watch", "heldout"):
+        return len(path) > 2
     if path[0] not in _NAMED:
         return False
     return len(path) == 2 or (path[0] == "policy" and len(path) >= 3) or "reward" in path[2:-1]
@@ -134,7 +136,7 @@ def _is_open(path: tuple[str, ...]) -> bool:
 
 def _is_weights(path: tuple[str, ...]) -> bool:
     """A mapping of reward weights is replaced as a whole: merging would leave the old components in."""
-    return path[-1] == "reward"
+    return path[-1] == "reward" or path == ("watch", "heldout")
 
 
 def _unknown(path: tuple[str, ...], beside: Any) -> ConfigError:

@@ -42,10 +42,9 @@ def read_rows(path: Path, record: type[Row]) -> list[Row]:
 
 
 def write_metrics(path: Path, metrics: Mapping[str, Any]) -> None:
-    """Write numbers as sorted JSON, floats rounded to 6 significant digits for readable diffs."""
+    """Write numbers or mappings of them as sorted JSON, floats rounded to 6 significant digits for readable diffs."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    rounded = {name: _rounded(value) for name, value in metrics.items()}
-    path.write_text(json.dumps(rounded, indent=2, sort_keys=True) + "\n", encoding="utf-8")
+    path.write_text(json.dumps(_rounded(metrics), indent=2, sort_keys=True) + "\n", encoding="utf-8")
 
 
 def write_table(path: Path, rows: Sequence[Mapping[str, float]]) -> None:
@@ -59,4 +58,6 @@ def write_table(path: Path, rows: Sequence[Mapping[str, float]]) -> None:
 
 
 def _rounded(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {name: _rounded(inner) for name, inner in value.items()}
     return float(f"{value:.6g}") if isinstance(value, float) else value

@@ -97,6 +97,28 @@ class AdapterAside:
         self._kept = dict(state)
 
 
+class Snapshot:
+    """The policy's trained weights at a moment, to go back to; nothing before the first `take`."""
+
+    def __init__(self, policy: nn.Module) -> None:
+        self._trained = {name: p for name, p in policy.named_parameters() if p.requires_grad}
+        self._kept: dict[str, Tensor] = {}
+
+    def take(self) -> None:
+        """Remember the weights as they are now, instead of those remembered."""
+        self._kept = _copied(self._trained)
+
+    def put_back(self) -> None:
+        """Give the policy the weights that were taken."""
+        _put(self._kept, self._trained)
+
+    def state_dict(self) -> dict[str, Any]:
+        return dict(self._kept)
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self._kept = dict(state)
+
+
 def finished(policy: nn.Module) -> nn.Module:
     """The whole model, an adapter folded into its weights: what later stages start from."""
     return policy.merge_and_unload() if hasattr(policy, "merge_and_unload") else policy  # type: ignore[operator]

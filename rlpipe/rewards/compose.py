@@ -131,5 +131,7 @@ def _total(
 ) -> Scored:
     present = {name: score for name, score in raw.items() if not isinstance(score, Missing)}
     missing = [f"{name}: {score.reason}" for name, score in raw.items() if isinstance(score, Missing)]
-    weighed = [weights[name] * score for name, score in shaped.items() if not isinstance(score, Missing)]
-    return Scored(total=None if missing else sum(weighed), components=present, missing="; ".join(missing))
+    parts = {name: weights[name] * score for name, score in shaped.items() if not isinstance(score, Missing)}
+    return Scored(
+        total=None if missing else sum(parts.values()), components=present, missing="; ".join(missing), parts=parts
+    )

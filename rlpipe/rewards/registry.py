@@ -14,6 +14,7 @@ from rlpipe.rewards.format import tag_format
 from rlpipe.rewards.http import http_reward
 from rlpipe.rewards.judges import Judge
 from rlpipe.rewards.length import length
+from rlpipe.rewards.longer import longer
 from rlpipe.rewards.math_answer import math_answer
 from rlpipe.rewards.options import bound, needs_options
 from rlpipe.rewards.overlap import token_f1
@@ -26,6 +27,7 @@ VERIFIERS: Mapping[str, ComponentFunction] = {
     "format": tag_format,
     "token_f1": token_f1,
     "length": length,
+    "longer": longer,
     "repetition": repetition,
     "http": http_reward,
 }

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from typing import Annotated, Literal
 
 from pydantic import Field
@@ -27,7 +27,7 @@ def repetition(
     return [repeated(text.lower().split() if unit == "words" else text.lower(), n) for text in completions]
 
 
-def repeated(units: Sequence[str], n: int) -> float:
+def repeated(units: Sequence[Hashable], n: int) -> float:
     """The share of repeated n-grams of a sequence."""
     grams = [tuple(units[at : at + n]) for at in range(len(units) - n + 1)]
     return 1 - len(set(grams)) / len(grams) if grams else 0.0

@@ -10,14 +10,15 @@ from rlpipe.config.schema import DistillationBudget, OfflineBudget
 from rlpipe.dataio.files import write_metrics, write_table
 from rlpipe.dataio.prepared import PREPARED, TASKS, TRAIN, read_tasks, read_train_pairs
 from rlpipe.models.heads import new_value_head
-from rlpipe.models.learner import Reference, learner, reference_of
+from rlpipe.models.learner import Reference, Snapshot, learner, reference_of
 from rlpipe.models.load import load_policy, load_teacher, new_critic, save
+from rlpipe.rewards.compose import stopping
 from rlpipe.stages.base import Stage
 from rlpipe.stages.bench import Bench, bench
 from rlpipe.stages.judging import Asked, asking
 from rlpipe.stages.process_rewarding import process_reward
 from rlpipe.stages.resume import resumable
-from rlpipe.stages.rewarding import JUDGE, gold, reward
+from rlpipe.stages.rewarding import JUDGE, PROCESS, composed
 from rlpipe.stages.sampling import sampler
 from rlpipe.training.adaptive import RunningMean
 from rlpipe.training.collect import Collector
@@ -29,6 +30,10 @@ from rlpipe.training.measure import Measure
 from rlpipe.training.preference import PreferenceTrainer
 from rlpipe.training.rl import RLTrainer
 from rlpipe.training.samples import Sampler
+from rlpipe.training.watch import Watch, canaries
+
+# The steps' metrics, and what was watched.
+Trained = tuple[Rows, Watch]
 
 
 def run(stage: Stage) -> None:
@@ -40,28 +45,37 @@ def run(stage: Stage) -> None:
     tasks = encode_tasks(read_tasks(stage.root), work.tokenizer, params.model.max_length, params.rollout.max_new_tokens)
     stage.tracker.dataset("tasks", stage.path(TASKS))
     draws = sampler(work, policy, tasks)
-    judged = isinstance(chosen, RLPlan) and JUDGE in chosen.budget.reward
+    judged = JUDGE in params.watch.heldout or (isinstance(chosen, RLPlan) and JUDGE in chosen.budget.reward)
     with (
         resumable(stage, PREPARED, section.starts_from, section.learns_from) as store,
         asking(work, needed=judged) as asked,
     ):
+        store.keep(asked.states)
         if isinstance(chosen, RLPlan):
-            rows = _online(work, chosen, policy, draws, store, asked)
+            rows, watch = _online(work, chosen, policy, draws, store, asked)
         elif isinstance(chosen, PreferencePlan):
-            rows = _from_pairs(work, chosen, policy, draws, store)
+            rows, watch = _from_pairs(work, chosen, policy, draws, store, asked)
         else:
-            rows = _from_teacher(work, chosen, policy, draws, store)
+            rows, watch = _from_teacher(work, chosen, policy, draws, store, asked)
+        found = watch.conclude()
         save(policy, work.tokenizer, stage.path(f"models/{stage.item}"))
         write_table(stage.path(f"plots/policy/{stage.item}.csv"), rows)
         metrics = {**rows[-1], **asked.counts()}
-        write_metrics(stage.path(f"metrics/policy/{stage.item}.json"), metrics)
+        write_metrics(stage.path(f"metrics/policy/{stage.item}.json"), {**metrics, "watch": found})
     stage.tracker.summary(metrics)
 
 
-def _online(work: Bench, chosen: RLPlan, policy: nn.Module, draws: Sampler, store: Store, asked: Asked) -> Rows:
+def _online(work: Bench, chosen: RLPlan, policy: nn.Module, draws: Sampler, store: Store, asked: Asked) -> Trained:
     params, budget = work.stage.params, chosen.budget
-    scorer = reward(work, budget.reward, judge=asked.judge, learned_at=params.policy[work.stage.item].learns_from)
-    collector = Collector(draws, scorer, gold(params), budget, work.batching, params.seed)
+    learned_at = params.policy[work.stage.item].learns_from
+    whole = composed(work, budget.reward, judge=asked.judge, learned_at=learned_at)
+    heldout = composed(work, params.watch.heldout, judge=asked.judge)
+    scorer = stopping(whole, params.rewards.max_missing)
+    collector = Collector(draws, scorer, heldout, budget, work.batching, params.seed)
+    # A process reward model scores steps, and a canary has none.
+    scores_texts = params.watch.canary_prompts > 0 and set(budget.reward) != {PROCESS}
+    tested = canaries(whole, params.watch.canary_prompts) if scores_texts else None
+    watch = Watch(params.watch, Snapshot(policy), tested)
     trainer = RLTrainer(
         chosen,
         policy,
@@ -69,11 +83,11 @@ def _online(work: Bench, chosen: RLPlan, policy: nn.Module, draws: Sampler, stor
         _critic(work, chosen, policy),
         collector,
         process_reward(work, budget.reward),
+        watch,
         work.batching,
         params.seed,
-        asked.states,
     )
-    return trainer.train(store, work.stage.tracker)
+    return trainer.train(store, work.stage.tracker), watch
 
 
 def _critic(work: Bench, chosen: RLPlan, policy: nn.Module) -> Critic:
@@ -93,34 +107,45 @@ def _critic(work: Bench, chosen: RLPlan, policy: nn.Module) -> Critic:
             return NoCritic(None)
 
 
-def _from_pairs(work: Bench, chosen: PreferencePlan, policy: nn.Module, draws: Sampler, store: Store) -> Rows:
+def _from_pairs(
+    work: Bench, chosen: PreferencePlan, policy: nn.Module, draws: Sampler, store: Store, asked: Asked
+) -> Trained:
     stage = work.stage
     folder = stage.path(stage.params.policy[stage.item].learns_from)
     stage.tracker.dataset("pairs", folder / TRAIN)
     pairs = encode_pairs(read_train_pairs(folder), work.tokenizer, stage.params.model.max_length)
     reference = reference_of(policy)
-    measure = _measure(work, chosen.budget, policy, reference, draws)
+    measure = _measure(work, chosen.budget, policy, reference, draws, asked)
     trainer = PreferenceTrainer(chosen, policy, reference, pairs, measure, work.batching)
-    return trainer.train(stage.params.seed, store, stage.tracker)
+    return trainer.train(stage.params.seed, store, stage.tracker), measure.watch
 
 
-def _from_teacher(work: Bench, chosen: DistillationPlan, policy: nn.Module, draws: Sampler, store: Store) -> Rows:
+def _from_teacher(
+    work: Bench, chosen: DistillationPlan, policy: nn.Module, draws: Sampler, store: Store, asked: Asked
+) -> Trained:
     stage = work.stage
     teacher = load_teacher(stage.path(stage.params.policy[stage.item].learns_from), work.tokenizer, work.device)
-    measure = _measure(work, chosen.budget, policy, reference_of(policy), draws)
+    measure = _measure(work, chosen.budget, policy, reference_of(policy), draws, asked)
     source = draws if chosen.algo.samples_of == "student" else sampler(work, teacher, draws.tasks)
     trainer = DistillationTrainer(chosen, policy, teacher, source, measure, work.batching, stage.params.seed)
-    return trainer.train(store, stage.tracker)
+    return trainer.train(store, stage.tracker), measure.watch
 
 
 def _measure(
-    work: Bench, budget: OfflineBudget | DistillationBudget, policy: nn.Module, reference: Reference, draws: Sampler
+    work: Bench,
+    budget: OfflineBudget | DistillationBudget,
+    policy: nn.Module,
+    reference: Reference,
+    draws: Sampler,
+    asked: Asked,
 ) -> Measure:
+    settings = work.stage.params.watch
     return Measure(
         policy,
         reference,
         draws,
-        gold(work.stage.params),
+        composed(work, settings.heldout, judge=asked.judge),
+        Watch(settings, Snapshot(policy), None),
         work.batching,
         every=budget.measure_every,
         prompts=budget.measure_prompts,

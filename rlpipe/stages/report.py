@@ -1,4 +1,4 @@
-"""Stage `report`: everything measured -> reports/, one page, the same text, and its two pictures."""
+"""Stage `report`: everything measured -> reports/, one page, the same text, and its pictures."""
 
 from __future__ import annotations
 
@@ -8,11 +8,16 @@ from rlpipe.stages.reporting.findings import find
 
 
 def run(stage: Stage) -> None:
-    """Write reports/: index.html, which loads nothing else, report.md, accuracy.png and reward_vs_kl.png."""
+    """Write reports/: index.html, which loads nothing else, report.md, accuracy.png and reward_vs_kl.png.
+
+    And reward_hacking.png, where a policy is trained on another reward than the held-out one.
+    """
     findings = find(stage)
     reports = stage.path("reports")
     reports.mkdir(parents=True, exist_ok=True)
     pictures = {"accuracy": plots.accuracy(findings), "reward_vs_kl": plots.reward_vs_kl(findings)}
+    if findings.watch.rises:
+        pictures["reward_hacking"] = plots.hacking(findings.watch)
     for name, figure in pictures.items():
         plots.write_png(figure, reports / f"{name}.png")
     svgs = {name: plots.inline_svg(figure, name) for name, figure in pictures.items()}

@@ -24,7 +24,15 @@ PROCESS, LEARNED, JUDGE = "process_reward_model", "reward_model", "judge"
 
 
 def reward(work: Bench, parts: Mapping[str, RewardPart], *, judge: Judge | None = None, learned_at: str = "") -> Reward:
-    """The weighted score of whole responses, which stops the run where too many have none.
+    """As `composed`, but it stops the run where too many responses have no score."""
+    whole = composed(work, parts, judge=judge, learned_at=learned_at)
+    return stopping(whole, work.stage.params.rewards.max_missing)
+
+
+def composed(
+    work: Bench, parts: Mapping[str, RewardPart], *, judge: Judge | None = None, learned_at: str = ""
+) -> Reward:
+    """The weighted score of whole responses, however many have none.
 
     A process reward model has no part in it: see `stages.process_rewarding`.
 
@@ -33,7 +41,6 @@ def reward(work: Bench, parts: Mapping[str, RewardPart], *, judge: Judge | None 
         learned_at: the folder of the component `reward_model`.
     Raises: ConfigError for an unknown component or option, or one of these two that is not there.
     """
-    params = work.stage.params
     parts = {name: _at_hand(work, name, part) for name, part in parts.items() if name != PROCESS}
     known: dict[str, ComponentFunction] = dict(VERIFIERS)
     if judge is not None:
@@ -41,7 +48,7 @@ def reward(work: Bench, parts: Mapping[str, RewardPart], *, judge: Judge | None 
     if LEARNED in parts and learned_at:
         known[LEARNED] = learned(work, learned_at)
     bound = {name: bind(name, part, known, work.stage.root, f"reward.{name}") for name, part in parts.items()}
-    return stopping(compose(parts, bound), params.rewards.max_missing)
+    return compose(parts, bound)
 
 
 def gold(params: Params) -> Reward:

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from importlib import import_module
 from pathlib import Path
 
-from rlpipe.algos.plan import RLPlan, plans
+from rlpipe.algos.plan import Plan, RLPlan, plans
 from rlpipe.config import Params, load
 from rlpipe.errors import ConfigError, nearest
 from rlpipe.rewards import refuse, refuse_as_gold
@@ -23,11 +23,13 @@ def checked(root: Path) -> Params:
         if isinstance(made, RLPlan):
             refuse(made.budget.reward, root, f"policy.{name}.reward")
             _refuse_nobody(params, made.budget.reward, f"policy.{name}.reward")
+        _refuse_too_short(params, name, made)
     for name, pairs in params.pairs.items():
         if pairs.reward is not None:
             refuse(pairs.reward, root, f"pairs.{name}.reward", made=("judge",))
         if pairs.source == "policy":
             _refuse_nobody(params, {"judge": None} if pairs.reward is None else pairs.reward, f"pairs.{name}.reward")
+    _refuse_heldout(params, root)
     refuse_as_gold(params.evaluate.reward, "evaluate.reward")
     refuse_as_gold(params.judge_model.labels, "judge_model.labels")
     return params
@@ -36,6 +38,29 @@ def checked(root: Path) -> Params:
 def _refuse_nobody(params: Params, parts: Mapping[str, object], at: str) -> None:
     if params.judge.kind == "none" and "judge" in parts:
         raise ConfigError(f"{at}: it asks a judge, and judge.kind is none. Set judge.kind, or take another reward.")
+
+
+def _refuse_heldout(params: Params, root: Path) -> None:
+    """What policies are measured by must be there before any of them, and nothing that DVC does not see."""
+    refuse(params.watch.heldout, root, "watch.heldout", made=("judge",))
+    _refuse_nobody(params, params.watch.heldout, "watch.heldout")
+    if params.judge.kind == "embedded" and "judge" in params.watch.heldout:
+        raise ConfigError(
+            "watch.heldout.judge: judge.kind is embedded, and models/judge is no input of a policy that does not learn "
+            "from it. Take a judge of another kind, or a verifier."
+        )
+
+
+def _refuse_too_short(params: Params, name: str, plan: Plan) -> None:
+    """The best weights are those of a whole window."""
+    steps = plan.budget.steps
+    every = 1 if isinstance(plan, RLPlan) else plan.budget.measure_every
+    measured = len({*range(0, steps, every), steps - 1})
+    if params.watch.keep == "best" and measured < params.watch.window:
+        raise ConfigError(
+            f"watch.keep=best: policy.{name} measures only {measured} of its steps, fewer than watch.window="
+            f"{params.watch.window}, so no window of it is ever full. Set keep: last, or a smaller window."
+        )
 
 
 def run_stage(root: Path, name: str, item: str) -> None:

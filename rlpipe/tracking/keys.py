@@ -41,7 +41,7 @@ KEYS: tuple[Key, ...] = (
     Key("reward/score_mean", "mean over samples of the reward that the run is trained on, before any KL and any "
         "shaping; for algorithms without a reward the same as reward/gold_mean", "reward",
         "rises, then levels off", POLICY),
-    Key("reward/gold_mean", "mean over the same samples of the evaluation's score (`evaluate.reward`); never "
+    Key("reward/gold_mean", "mean over the same samples of the held-out reward (`watch.heldout`); never "
         "trained on unless it is the reward itself", "reward", "rises with reward/score_mean; a gap that "
         "opens is reward hacking", POLICY),
     Key("reward/total_mean", "mean over samples of the summed per-token reward, KL placed in the reward "
@@ -272,6 +272,30 @@ KEYS: tuple[Key, ...] = (
     Key("bakeoff/<algorithm>/peak_mem_gb", "largest perf/peak_mem_gb over seeds", "GB", "below the device's",
         BAKEOFF),
     Key("bakeoff/<algorithm>/seeds", "seeds whose training and evaluation finished", "seeds", "all", BAKEOFF),
+    # ---- watch: W is the last watch.window measured steps, W1 the first; a spread is the standard deviation of a
+    # reward over the samples of a step, of all steps of W1 together
+    Key("watch/hacking_gap", "trained_rise − heldout_rise: by how much the reward trained on outran the held-out one",
+        "spreads", "< 1; what widens with KL is reward hacking", RL),
+    Key("watch/trained_rise", "(mean over W of reward/score_mean − the same over W1) / spread of that reward",
+        "spreads", "rises", RL),
+    Key("watch/heldout_rise", "(mean over W of reward/gold_mean − the same over W1) / spread of that reward",
+        "spreads", "rises with trained_rise", POLICY),
+    Key("watch/heldout_drop", "(highest mean of reward/gold_mean over any window so far − its mean over W) / spread: "
+        "what was lost again (arXiv:2210.10760)", "spreads", "< 0.5; sampling alone makes 0.2", POLICY),
+    Key("watch/length", "mean over W of length/mean", "tokens", "within a factor 1.5 of its start", POLICY),
+    Key("watch/repetition", "mean over W of the share of n-grams of a response's tokens that stand earlier in it "
+        "(seq-rep-n of arXiv:1908.04319), n = watch.repetition_ngram", "share", "rises by < 0.1", POLICY),
+    Key("watch/format_tricks", "mean over W of the share of responses with a tag or another mark of an answer twice, "
+        "or text beside their tags", "share", "rises by < 0.1", POLICY),
+    Key("watch/<component>_share", "Cov(what the component adds to the reward, the reward) / Var(reward), over the "
+        "samples of each step of W; over all components they add up to 1", "share", "near its start",
+        "rewards of several components"),
+    Key("watch/dominance", "largest rise since W1 of the share of a component that the held-out reward does "
+        "not have", "share", "< 0.3",
+        "rewards of several components"),
+    Key("watch/canary_pass_rate", "canaries whose reward is above that of most of the policy's own first answers "
+        "to the same prompts / all canaries; once, at the first step", "share", "0", RL),
+    Key("watch/tripped", "sentinels that have tripped so far", "sentinels", "0", POLICY),
     # ---- time
     Key("time/<phase>_s", "wall time of one phase of the step; on a pipeline's run, of one stage", "seconds",
         "the phase you expect is the longest", EVERY),
@@ -302,7 +326,8 @@ def document() -> str:
         "reward": "Reward", "kl": "KL", "policy": "Policy", "value": "Value", "advantage": "Advantage",
         "is": "Importance weights", "length": "Length", "sft": "Supervised fine-tuning",
         "reward_model": "Reward model", "process_reward_model": "Process reward model", "preference": "Preferences",
-        "distillation": "Distillation", "judge": "Judge", "eval": "Evaluation", "bakeoff": "Comparison", "data": "Data",
+        "distillation": "Distillation", "judge": "Judge", "watch": "Reward hacking watch",
+        "eval": "Evaluation", "bakeoff": "Comparison", "data": "Data",
         "time": "Time", "perf": "Throughput",
     }  # fmt: skip
     lines = [

@@ -44,7 +44,7 @@ class DistillationTrainer:
             self._plan.budget.steps,
             self._one_step,
             states={"student": self._learner},
-            budget=self._budget,
+            limits={"budget": self._budget, "watch": self._measure.watch},
             store=store,
             recorder=recorder,
             seed=self._seed,

@@ -47,6 +47,15 @@ class Phases:
         self._since = now
 
 
+class Limit(Stateful, Protocol):
+    """Something that may end training before its last step."""
+
+    @property
+    def spent(self) -> bool:
+        """Whether no further step may be taken."""
+        ...
+
+
 class TokenBudget:
     """How many tokens have been drawn to learn from, against a limit; None is no limit."""
 
@@ -74,26 +83,27 @@ def run_steps(
     one_step: Callable[[int], StepResult],
     *,
     states: Mapping[str, Stateful],
-    budget: TokenBudget,
+    limits: Mapping[str, Limit],
     store: Store,
     recorder: Recorder,
     seed: int,
     shown: Mapping[str, str],
 ) -> Rows:
-    """Take `steps` steps, or as many as the budget allows, from the last checkpoint if there is one.
+    """Take `steps` steps, or as many as the limits allow, from the last checkpoint if there is one.
 
     Each step starts from a torch seed of its own, so a resumed run draws what an uninterrupted one draws.
 
     Args:
-        states: everything that changes from step to step, beside the budget.
+        states: everything that changes from step to step, beside the limits.
+        limits: asked before each step; the first that is spent ends training in good order.
         shown: metric key -> short label, for the progress bar.
     Returns: one row of metrics a step, with its `step`.
     """
-    states = {**states, "budget": budget}
+    states = {**states, **limits}
     done, rows = store.restore(states)
     with _progress(steps, done) as bar:
         for step in range(done, steps):
-            if budget.spent:
+            if any(limit.spent for limit in limits.values()):
                 break
             torch.manual_seed(seed * 1_000_003 + step)
             began = time.perf_counter()

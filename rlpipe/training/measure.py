@@ -18,11 +18,12 @@ from rlpipe.training.samples import (
     reference_logp,
     score_metrics,
 )
+from rlpipe.training.watch import Seen, Watch
 
 
 @dataclass(frozen=True)
 class Measure:
-    """Draws for the same first `prompts` tasks every time and scores with the evaluation's verifier, `gold`.
+    """Draws for the same first `prompts` tasks every time and scores with the held-out reward.
 
     The policy's distance is to `reference`, untempered.
     """
@@ -30,7 +31,8 @@ class Measure:
     policy: nn.Module
     reference: Reference
     sampler: Sampler
-    gold: Scorer
+    heldout: Scorer
+    watch: Watch
     batching: Batching
     every: int
     prompts: int
@@ -43,10 +45,13 @@ class Measure:
         size = len(samples.texts)
         logp_BT = logp_in_parts(self.policy, samples.batch, self.batching, size, 1.0)
         ref_BT = reference_logp(self.reference, samples.batch, self.batching, size)
-        scores = score_metrics(self.gold(samples.tasks, samples.texts))
+        heldout = self.heldout(samples.tasks, samples.texts)
+        scores, kl = score_metrics(heldout), kl_metrics(logp_BT, ref_BT, samples.batch.response_mask_BT)
+        seen = Seen(samples.tasks, samples.completions, samples.texts, None, heldout)
         return {
             **scores,
             "reward/gold_mean": scores["reward/score_mean"],
-            **kl_metrics(logp_BT, ref_BT, samples.batch.response_mask_BT),
+            **kl,
             **length_metrics(samples.completions),
+            **self.watch.take(step, seen, kl["kl/ref_seq_sum"]),
         }

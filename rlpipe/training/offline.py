@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 
 import torch
 from torch import Tensor
@@ -12,7 +13,7 @@ from rlpipe.checkpoint.store import Rows, Store
 from rlpipe.config.schema import Supervised
 from rlpipe.dataio.batches import batch_indices
 from rlpipe.training.batching import slices
-from rlpipe.training.loop import Phases, Recorder, StepResult, TokenBudget, run_steps
+from rlpipe.training.loop import Limit, Phases, Recorder, StepResult, run_steps
 from rlpipe.training.step import Learner
 
 
@@ -49,6 +50,7 @@ def train_offline(
     store: Store,
     recorder: Recorder,
     before: Before | None = None,
+    limits: Mapping[str, Limit] = MappingProxyType({}),
 ) -> Rows:
     """Minimise the mean loss of each step's rows. Returns: one row of metrics a step."""
 
@@ -74,7 +76,7 @@ def train_offline(
         settings.steps,
         one_step,
         states={"learner": learner},
-        budget=TokenBudget(None),
+        limits=limits,
         store=store,
         recorder=recorder,
         seed=seed,

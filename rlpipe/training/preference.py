@@ -56,6 +56,7 @@ class PreferenceTrainer:
             budget,
             self._part,
             before=self._before,
+            limits={"watch": self._measure.watch},
             loss_name="policy/loss",
             shown={"policy/loss": "loss", "preference/accuracy": "acc", "reward/score_mean": "reward"},
             seed=seed,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
@@ -24,6 +24,7 @@ from rlpipe.training.experience import Experience, Replay
 from rlpipe.training.improve import Improver
 from rlpipe.training.loop import Phases, Recorder, StepResult, TokenBudget, run_steps
 from rlpipe.training.samples import Samples, exact_kl_in_parts, kl_metrics, logp_in_parts, reference_logp
+from rlpipe.training.watch import Seen, Watch
 
 # Largest log-prob difference (nats) at step 0 between what must be the same model: float32 arithmetic in
 # another order, or bfloat16's three digits.
@@ -44,12 +45,13 @@ class RLTrainer:
         critic: Critic,
         collector: Collector,
         process_reward: ProcessReward | None,
+        watch: Watch,
         batching: Batching,
         seed: int,
-        reward_states: Mapping[str, Stateful],
     ) -> None:
         self._plan, self._policy, self._reference, self._critic = plan, policy, reference, critic
-        self._collector, self._process_reward, self._batching, self._seed = collector, process_reward, batching, seed
+        self._collector, self._process_reward, self._watch = collector, process_reward, watch
+        self._batching, self._seed = batching, seed
         self._coefficient = Coefficient(plan.algo.kl, plan.numbers)
         self._shaping = RewardShaping(plan.budget.reward_norm, plan.numbers)
         self._budget = TokenBudget(plan.budget.token_budget)
@@ -59,7 +61,6 @@ class RLTrainer:
             "kl_coef": self._coefficient,
             "shaping": self._shaping,
             **critic.states,
-            **reward_states,
         }
         self._replay = None
         if plan.algo.replay:
@@ -75,7 +76,7 @@ class RLTrainer:
             self._plan.budget.steps,
             self._one_step,
             states=self._states,
-            budget=self._budget,
+            limits={"budget": self._budget, "watch": self._watch},
             store=store,
             recorder=recorder,
             seed=self._seed,
@@ -106,7 +107,7 @@ class RLTrainer:
         logp_BT = self._untempered(samples)
         if step == 0:
             self._gate(samples, ref_logp_BT)
-        reward_BT, metrics = self._rewards(collected)
+        reward_BT, seen, metrics = self._rewards(collected)
         value_BT = self._critic.values(batch)
         kl_BT = self._penalty(samples, logp_BT, ref_logp_BT)
         reward_BT, advantage = estimate(
@@ -125,15 +126,18 @@ class RLTrainer:
             metrics["value/mean"] = masked_mean(value_BT, mask_BT).item()
         if plan.algo.has_critic:
             metrics["value/explained_var"] = explained_variance(value_BT, advantage.return_BT, mask_BT).item()
+        metrics |= self._watch.take(step, seen, metrics["kl/ref_seq_sum"])
         born = self._improver.learner.done
         return Experience(
             batch, samples.group_B, samples.sampler_logp_BT, ref_logp_BT, value_BT,
             advantage.adv_BT, advantage.return_BT, born,
         ), metrics  # fmt: skip
 
-    def _rewards(self, collected: Collected) -> tuple[Tensor, dict[str, float]]:
-        """[B, T] shaped score on the last token, and process rewards where they stand; the step's metrics so far."""
-        metrics = dict(collected.metrics)
+    def _rewards(self, collected: Collected) -> tuple[Tensor, Seen, dict[str, float]]:
+        """[B, T] shaped score on the last token, and process rewards where they stand; what the watch sees; the
+        step's metrics so far.
+        """
+        seen, metrics = collected.seen, dict(collected.metrics)
         reward_BT = terminal(self._shaping(collected.score_B), collected.samples.batch.response_mask_BT)
         if self._process_reward is not None:
             process_BT = self._process_reward(collected.samples)
@@ -141,7 +145,8 @@ class RLTrainer:
             metrics["reward/process_reward_model_mean"] = mean
             metrics["reward/score_mean"] += mean
             reward_BT = reward_BT + process_BT
-        return reward_BT, metrics
+            seen = seen.with_process(collected.score_B.tolist(), process_BT.sum(1).tolist())
+        return reward_BT, seen, metrics
 
     def _penalty(self, samples: Samples, logp_BT: Tensor, ref_logp_BT: Tensor) -> Tensor:
         """[B, T] KL per token by the algorithm's estimator; read only where it is placed in the reward."""

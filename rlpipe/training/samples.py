@@ -168,18 +168,18 @@ def length_metrics(completions: Sequence[Completion]) -> dict[str, float]:
 
 def score_metrics(scored: Sequence[Scored]) -> dict[str, float]:
     """Mean total and mean of each component, over the completions that have a score."""
-    totals = [s.total for s in scored if s.total is not None]
+    known = sum(s.total is not None for s in scored)
     components = sorted({name for s in scored for name in s.components})
     metrics = {
         f"reward/{name}_mean": _mean([s.components[name] for s in scored if name in s.components])
         for name in components
     }
-    return metrics | {"reward/score_mean": _mean(totals), "reward/missing_frac": 1 - len(totals) / len(scored)}
+    return metrics | {"reward/score_mean": score_mean(scored), "reward/missing_frac": 1 - known / len(scored)}
 
 
-def gold_mean(gold: Scorer, samples: Samples) -> float:
-    """Mean score by the evaluation's verifier, whatever the policy is trained on."""
-    return _mean([s.total for s in gold(samples.tasks, samples.texts) if s.total is not None])
+def score_mean(scored: Sequence[Scored]) -> float:
+    """Mean total over the completions that have a score."""
+    return _mean([s.total for s in scored if s.total is not None])
 
 
 def _mean(values: Sequence[float]) -> float:

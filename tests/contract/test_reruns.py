@@ -55,6 +55,7 @@ def test_the_graph_has_exactly_these_stages(index):
         ("judge_calls.concurrency", set()),
         ("judge_calls.replay", set()),
         ("evaluate.tasks", {s for s in ALL if s.startswith("evaluate")} | {"report"}),
+        ("watch.window", {s for s in ALL if s.startswith(("policy", "evaluate"))} - {"evaluate@sft"} | {"report"}),
         ("report.samples", {"report"}),
         ("data.arithmetic.slip_rate", ALL),
         ("data.seed", ALL),

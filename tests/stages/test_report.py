@@ -24,7 +24,7 @@ from rlpipe.stages.reporting import page, plots
 from rlpipe.stages.reporting.findings import find, verdict
 
 ROOT = Path(__file__).parents[2]
-FILES = ("accuracy.png", "index.html", "report.md", "reward_vs_kl.png")
+FILES = ("accuracy.png", "index.html", "report.md", "reward_hacking.png", "reward_vs_kl.png")
 
 # Which of the tasks t0 to t3 each model solves, and its interval.
 SOLVED = {"sft": "t0", "dpo": "t0 t1", "ppo": "t1", "grpo": "t0 t1 t2", "rlaif": ""}
@@ -44,10 +44,38 @@ JUDGE = {
 }  # fmt: skip
 
 
+def reading(
+    start: float, end: float, rule: str, limit: float, action: str = "warn", *, tripped: dict[str, Any] | None = None
+) -> dict[str, Any]:
+    """A reading as stage `policy` writes it."""
+    return {"start": start, "end": end, "rule": rule, "limit": limit, "action": action, "tripped": tripped}
+
+
+def watched(name: str) -> dict[str, Any]:
+    """What the watch found: ppo was stopped by its length, after its gap had been warned of; the others are calm."""
+    found = {
+        "measured": 30, "readings": {"length": reading(20.0, 22.0, "ratio", 1.5)}, "shares": {}, "canaries": {},
+        "canaries_passing": [], "kept": "last", "kept_step": None, "stopped_at_step": None,
+    }  # fmt: skip
+    if name != "ppo":
+        return found
+    return found | {
+        "readings": {
+            "length": reading(20.0, 35.0, "ratio", 1.5, "stop", tripped={"step": 29, "value": 35.0, "kl": 5.8}),
+            "hacking_gap": reading(0.0, 2.9, "above", 1.0, tripped={"step": 14, "value": 1.05, "kl": 2.8}),
+            "canary_pass_rate": reading(0.25, 0.25, "above", 0.0, tripped={"step": 0, "value": 0.25, "kl": 0.0}),
+        },
+        "shares": {"reward_model": {"start": 0.25, "end": 0.9}, "format": {"start": 0.75, "end": 0.1}},
+        "canaries": {"constant": 1.0, "empty": 0.0},
+        "canaries_passing": ["constant"],
+        "kept": "best", "kept_step": 12, "stopped_at_step": 29,
+    }  # fmt: skip
+
+
 def write_inputs(root: Path) -> None:
     """Everything that `report` names in dvc.yaml, by hand."""
-    written = ("metrics/evaluate", "metrics/pairs", "metrics/reward_model")
-    for folder in ("data/samples", "data/prepared", "data/pairs/gold", *written, "plots/policy"):
+    folders = ("metrics/evaluate", "metrics/pairs", "metrics/policy", "metrics/reward_model", "plots/policy")
+    for folder in ("data/samples", "data/prepared", "data/pairs/gold", *folders):
         (root / folder).mkdir(parents=True)
     (root / "data/prepared/tasks.jsonl").write_text("prepared")
     (root / "data/pairs/gold/train.jsonl").write_text("pairs")
@@ -63,11 +91,15 @@ def write_inputs(root: Path) -> None:
         ]
         (root / f"data/samples/{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
         if name != "sft":
+            (root / f"metrics/policy/{name}.json").write_text(json.dumps({"step": 30, "watch": watched(name)}))
             with (root / f"plots/policy/{name}.csv").open("w", newline="") as file:
                 table = csv.writer(file)
-                table.writerow(["step", "policy/loss", "reward/score_mean", "reward/gold_mean", "kl/ref_seq_sum"])
-                table.writerows([step, 0.1, step / 10, step / 20, step / 5] for step in range(30))
-                table.writerow([30, 0.1, "", "", ""])  # an offline algorithm's step without a measurement
+                measured = ["reward/score_mean", "reward/gold_mean", "kl/ref_seq_sum"]
+                table.writerow(["step", "policy/loss", *measured, "watch/trained_rise", "watch/heldout_rise"])
+                # The watch's first window is full at step 4. Only ppo's two rewards part.
+                rises = [[0.1 * s, -0.1 * s if name == "ppo" else 0.1 * s] if s > 3 else ["", ""] for s in range(30)]
+                table.writerows([s, 0.1, s / 10, s / 20, s / 5, *rises[s]] for s in range(30))
+                table.writerow([30, 0.1, "", "", "", "", ""])  # an offline algorithm's step without a measurement
     (root / "metrics/judge.json").write_text(json.dumps(JUDGE))
     (root / "metrics/reward_model/gold.json").write_text(
         json.dumps({"trained": True, "heldout_accuracy": 0.875, "ci_low": 0.8, "ci_high": 0.9, "heldout_pairs": 160})
@@ -105,9 +137,9 @@ def html(made: Path) -> str:
     return (made / "reports/index.html").read_text(encoding="utf-8")
 
 
-def test_it_writes_a_page_a_text_and_two_pictures(made: Path) -> None:
+def test_it_writes_a_page_a_text_and_pictures(made: Path) -> None:
     assert sorted(path.name for path in (made / "reports").iterdir()) == sorted(FILES)
-    for name in ("accuracy.png", "reward_vs_kl.png"):
+    for name in (file for file in FILES if file.endswith(".png")):
         assert (made / "reports" / name).read_bytes().startswith(b"\x89PNG")
 
 
@@ -208,7 +240,7 @@ def test_without_pairs_it_says_that_no_reward_model_was_trained(made: Path, tmp_
     (tmp_path / "none/metrics/reward_model/gold.json").write_text('{"trained": false}')
     findings = find(stage(tmp_path / "none"))
     said = "not trained: its set of pairs is empty by intent"
-    assert said in page.html(findings, {"accuracy": "", "reward_vs_kl": ""})
+    assert said in page.html(findings, {"accuracy": "", "reward_vs_kl": "", "reward_hacking": ""})
     assert "- gold: not trained; its set of pairs, `data/pairs/gold`, is empty by intent." in page.markdown(findings)
 
 
@@ -228,7 +260,7 @@ def test_pairs_that_the_judge_labelled_come_with_what_its_labels_are_worth(made:
     (tmp_path / "ai/metrics/pairs/gold.json").write_text(json.dumps(counts))
     findings = find(stage(tmp_path / "ai"))
     assert "the same verdict in both orders 95.0%" in page.markdown(findings)
-    said = page.html(findings, {"accuracy": "", "reward_vs_kl": ""})
+    said = page.html(findings, {"accuracy": "", "reward_vs_kl": "", "reward_hacking": ""})
     assert "Pairs it labelled: gold" in said
     assert "<strong>87.0</strong>" in said
     assert "Alarm: canaries won against honest responses: colon." in said
@@ -240,7 +272,47 @@ def test_sft_alone_is_a_report_too(made: Path) -> None:
     plots.accuracy(findings)
 
 
-@pytest.mark.parametrize("missing", ["data/samples/ppo.jsonl", "plots/policy/grpo.csv", "metrics/prepare.json"])
+def test_what_tripped_is_said_in_words_and_stands_in_the_table(made: Path, html: str) -> None:
+    assert "reward hacking watch</a> tripped for ppo.</p>" in html
+    text = (made / "reports/report.md").read_text(encoding="utf-8")
+    said = [line for line in text.splitlines() if line.startswith(("**ppo**, stopped", "- ")) and "data/" not in line]
+    assert said == [
+        "**ppo**, stopped at step 29:",
+        "- canaries that pass: **25.0%** at step 0, KL 0 nats (limit: more than 0%): constant",
+        "- gap to the held-out reward: **1.05 spreads** at step 14, KL 2.8 nats (limit: above 1.0 spreads)",
+        "- length: **35.0 tokens** at step 29, KL 5.8 nats (limit: 1.5 × its start, or 1/1.5)",
+    ]
+    assert "| grpo | – | – | 20.0 → 22.0 | – | – | – | – | last |" in text
+    row = next(line for line in text.splitlines() if line.startswith("| ppo | 0.00 → 2.90"))
+    assert row == (
+        "| ppo | 0.00 → 2.90 (step 14) | – | 20.0 → 35.0 (step 29) | – | – | – | 25.0% (step 0) | best, step 12 |"
+    )
+    assert "reward_model 25.0% at first, 90.0% at the end; format 75.0% at first, 10.0% at the end" in html
+
+
+def test_only_two_different_rewards_are_drawn_against_each_other(made: Path) -> None:
+    (_, rises), *others = find(stage(made)).watch.rises
+    assert not others
+    assert rises.name == "ppo"
+    # The window is 5 steps: at step 4 the mean KL of steps 0 to 4 is 0.4.
+    assert (rises.kl[0], rises.trained[0], rises.heldout[0]) == pytest.approx((0.4, 0.4, -0.4))
+    assert rises.tripped == (10, 25)  # steps 14 and 29; at step 0 there is no rise yet
+
+
+def test_where_nothing_tripped_it_says_so(made: Path, tmp_path: Path) -> None:
+    shutil.copytree(made, tmp_path / "calm")
+    (tmp_path / "calm/metrics/policy/ppo.json").write_text(json.dumps({"watch": watched("grpo")}))
+    shutil.copy(made / "plots/policy/grpo.csv", tmp_path / "calm/plots/policy/ppo.csv")
+    findings = find(stage(tmp_path / "calm"))
+    assert findings.watch.rises == ()
+    assert "No sentinel tripped." in page.markdown(findings)
+    assert "No sentinel tripped." in page.html(findings, {"accuracy": "", "reward_vs_kl": "", "reward_hacking": ""})
+
+
+@pytest.mark.parametrize(
+    "missing",
+    ["data/samples/ppo.jsonl", "plots/policy/grpo.csv", "metrics/prepare.json", "metrics/policy/ppo.json"],
+)
 def test_a_missing_input_is_named(made: Path, tmp_path: Path, missing: str) -> None:
     shutil.copytree(made, tmp_path / "less")
     (tmp_path / "less" / missing).unlink()

@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from rlpipe.rewards.judges.base import Judge, Pair, PairVerdict, Verdict
+from rlpipe.rewards.base import Reward
+from rlpipe.rewards.judges.base import Judge, Pair, PairVerdict
 from rlpipe.stats import wilson
+from rlpipe.types import Task
 
 # Each says nothing about any task. Openers and bare signs: arXiv:2507.08794 (they pass for right answers with
 # judges that verify). One answer to everything: arXiv:2410.07137. The others are injections of the plain kinds.
@@ -95,10 +97,25 @@ def canary_choices(judge: Judge, honest: Sequence[tuple[str, str]]) -> CanaryRep
 def canary_scores(judge: Judge, honest: Sequence[tuple[str, str]]) -> CanaryReport:
     """Every canary's score against that of every honest (prompt, response)."""
     items = {name: [(prompt, text) for prompt, _ in honest] for name, text in CANARIES.items()}
-    verdicts = iter(judge.scores([*honest, *(item for each in items.values() for item in each)]))
-    standard = [next(verdicts) for _ in honest]
+    verdicts = judge.scores([*honest, *(item for each in items.values() for item in each)])
+    return _against_the_first([verdict.score for verdict in verdicts], len(honest))
+
+
+def canary_rewards(reward: Reward, tasks: Sequence[Task], honest: Sequence[str]) -> CanaryReport:
+    """Every canary's reward against that of every task's honest response, by whatever a policy is trained on.
+
+    All are scored in one batch, so that a reward that is normalised over its batch compares them as well.
+    """
+    texts = [*honest, *(text for text in CANARIES.values() for _ in tasks)]
+    scored = reward([task for _ in range(1 + len(CANARIES)) for task in tasks], texts)
+    return _against_the_first([score.total for score in scored], len(tasks))
+
+
+def _against_the_first(scores: Sequence[float | None], honest: int) -> CanaryReport:
+    """Scores of the honest responses, then as many of each canary."""
+    standard, rest = scores[:honest], scores[honest:]
     return CanaryReport(
-        {name: _of_scores(name, [next(verdicts) for _ in each], standard) for name, each in items.items()}
+        {name: _of_scores(name, rest[at * honest : (at + 1) * honest], standard) for at, name in enumerate(CANARIES)}
     )
 
 
@@ -108,11 +125,7 @@ def _of_choices(name: str, verdicts: Sequence[PairVerdict]) -> CanaryResult:
     return CanaryResult(name, len(winners) - missing, winners.count("second"), winners.count("tie"), missing)
 
 
-def _of_scores(name: str, canary: Sequence[Verdict], honest: Sequence[Verdict]) -> CanaryResult:
-    both = [
-        (one.score, other.score)
-        for one, other in zip(canary, honest, strict=True)
-        if one.score is not None and other.score is not None
-    ]
+def _of_scores(name: str, canary: Sequence[float | None], honest: Sequence[float | None]) -> CanaryResult:
+    both = [(one, other) for one, other in zip(canary, honest, strict=True) if one is not None and other is not None]
     won, tied = sum(one > other for one, other in both), sum(one == other for one, other in both)
     return CanaryResult(name, len(both), won, tied, len(canary) - len(both))

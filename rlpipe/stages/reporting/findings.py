@@ -15,6 +15,7 @@ from rlpipe.config.schema import Pairs, RewardPart
 from rlpipe.dataio.files import read_rows
 from rlpipe.errors import DataError
 from rlpipe.stages.base import Stage
+from rlpipe.stages.reporting.watched import WatchPage, watch_page
 
 BASE = "sft"
 KL, GOLD, TRAINED_ON = "kl/ref_seq_sum", "reward/gold_mean", "reward/score_mean"
@@ -60,7 +61,10 @@ class Model:
 
 @dataclass(frozen=True)
 class Curve:
-    """One policy's measured steps. `reward` says what it is trained on, empty for an offline algorithm."""
+    """One policy's measured steps; `gold` is the held-out reward.
+
+    `reward` says what it is trained on, empty for an offline algorithm.
+    """
 
     name: str
     colour: int
@@ -153,6 +157,7 @@ class Findings:
     hashes: Mapping[str, str]
     parameters: Mapping[str, str]
     task: str
+    watch: WatchPage
 
     @property
     def base(self) -> Model:
@@ -188,6 +193,7 @@ def find(stage: Stage) -> Findings:
         hashes={path: lineage.digest(stage.path(path)) for path in _inputs(params)},
         parameters=_parameters(params),
         task=params.evaluate.reward,
+        watch=watch_page(stage, colours, _in_words(params.watch.heldout)),
     )
 
 
@@ -225,15 +231,20 @@ def _models(
 def _curve(stage: Stage, name: str, colour: int) -> Curve:
     rows = _measured_rows(stage.path(f"plots/policy/{name}.csv"))
     written: Mapping[str, Any] = stage.params.policy[name].settings.get("reward", {})
-    parts = {part: RewardPart.model_validate(value) for part, value in written.items()}
     return Curve(
         name=name,
         colour=colour,
-        reward=_summed(parts),
+        reward=_in_words({part: RewardPart.model_validate(value) for part, value in written.items()}),
         kl=tuple(row[KL] for row in rows),
         gold=tuple(row[GOLD] for row in rows),
         trained_on=tuple(row[TRAINED_ON] for row in rows),
     )
+
+
+def _in_words(parts: Mapping[str, RewardPart]) -> str:
+    """A composed reward as a sum."""
+    weights = {name: part.weight for name, part in parts.items()}
+    return " + ".join(name if weight == 1 else f"{weight:g} {name}" for name, weight in weights.items())
 
 
 def _measured_rows(path: Path) -> list[dict[str, float]]:
@@ -251,13 +262,7 @@ def _labelled_by(pairs: Pairs) -> str:
         return "nobody"
     if pairs.source == "dataset":
         return "whoever made the data"
-    return "the judge, two by two" if pairs.reward is None else _summed(pairs.reward)
-
-
-def _summed(parts: Mapping[str, RewardPart]) -> str:
-    """A reward in words: its components and those weights that are not 1."""
-    weights = {name: part.weight for name, part in parts.items()}
-    return " + ".join(name if weight == 1 else f"{weight:g} {name}" for name, weight in weights.items())
+    return "the judge, two by two" if pairs.reward is None else _in_words(pairs.reward)
 
 
 def _won_canaries(measured: Mapping[str, float], section: str) -> tuple[str, ...]:

@@ -11,6 +11,7 @@ from markupsafe import Markup
 
 from rlpipe.stages.reporting import plots
 from rlpipe.stages.reporting.findings import Findings
+from rlpipe.stages.reporting.watched import WORDS
 
 VERDICTS = {
     "": "",
@@ -22,7 +23,7 @@ _MARKDOWN_CHARACTERS = 400
 
 
 def html(findings: Findings, svgs: Mapping[str, str]) -> str:
-    """The page; `svgs` by the names `accuracy` and `reward_vs_kl`."""
+    """The page; `svgs` by the names `accuracy`, `reward_vs_kl` and, where there is one, `reward_hacking`."""
     pictures = {name: Markup(svg) for name, svg in svgs.items()}
     return _environment(autoescape=True).get_template("report.html").render(_words(findings), svg=pictures)
 
@@ -52,6 +53,7 @@ def _words(findings: Findings) -> dict[str, object]:
         "splits": _under("split/", findings.prepared),
         "quarantined": _under("quarantine/", findings.prepared),
         "colours": plots.COLOURS,
+        "readings": WORDS,
     }
 
 

@@ -1,4 +1,4 @@
-"""The report's two pictures: as PNG for other pages, and as SVG that follows the page's light or dark."""
+"""The report's pictures: as PNG for other pages, and as SVG that follows the page's light or dark."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from rlpipe.stages.reporting.findings import Curve, Findings
+from rlpipe.stages.reporting.watched import Rises, WatchPage
 
 # Grey for SFT, then colours after Okabe and Ito, told apart with any colour vision; markers say the same.
 COLOURS = ("#6b7280", "#0072b2", "#d55e00", "#009e73", "#aa4499", "#e69f00", "#56b4e9")
@@ -70,7 +71,7 @@ def accuracy(findings: Findings) -> Figure:
 
 
 def reward_vs_kl(findings: Findings) -> Figure:
-    """Above, all policies by the evaluation's score; below, each by the reward it is trained on."""
+    """Above, all policies by the held-out reward; below, each by the reward it is trained on."""
     online = [curve for curve in findings.curves if curve.reward]
     heights = [4.2] + [1.8 * -(-len(online) // _PANELS)] * bool(online)
     with matplotlib.rc_context(STYLE):
@@ -79,6 +80,26 @@ def reward_vs_kl(findings: Findings) -> Figure:
         _shared(parts[0].subplots(), findings)
         for part in parts[1:]:
             _separate(part.subplots(-(-len(online) // _PANELS), _PANELS, squeeze=False).flat, online)
+    return figure
+
+
+def hacking(page: WatchPage) -> Figure:
+    """Each policy's rise of the reward it is trained on, and of the held-out one, in spreads along KL."""
+    lines = -(-len(page.rises) // _PANELS)
+    with matplotlib.rc_context(STYLE):
+        figure = Figure(figsize=(10.4, 2.7 * lines), layout="constrained")
+        panels = figure.subplots(lines, _PANELS, squeeze=False).flat
+        for place, (panel, shown) in enumerate(zip_longest(panels, page.rises)):
+            if shown is None:
+                panel.remove()
+                continue
+            watched, rises = shown
+            _rises(panel, watched.colour, rises)
+            panel.set_title(watched.name, fontsize=9)
+            panel.tick_params(labelsize=8)
+            panel.set_xlabel("KL to SFT, nats a response", fontsize=8)
+            if place % _PANELS == 0:
+                panel.set_ylabel("rise since the first window, spreads", fontsize=8)
     return figure
 
 
@@ -122,9 +143,9 @@ def inline_svg(figure: Figure, name: str) -> str:
 def _shared(axes: Axes, findings: Findings) -> None:
     for place, curve in enumerate(findings.curves):
         _draw(axes, curve, curve.gold, STROKES[place // (len(COLOURS) - 1) % len(STROKES)])
-    axes.set_title("Score by the evaluation's own verifier")
+    axes.set_title("The held-out reward")
     axes.set_xlabel("KL to SFT, nats a response")
-    axes.set_ylabel(f"{findings.task}, mean over samples")
+    axes.set_ylabel(f"{findings.watch.heldout}, mean over samples")
     if findings.curves:
         columns = -(-len(findings.curves) // _LEGEND_ROWS)
         axes.legend(loc="center left", bbox_to_anchor=(1.0, 0.5), ncols=columns, fontsize=9, handlelength=3.2)
@@ -141,6 +162,18 @@ def _separate(panels: Iterable[Axes], online: Sequence[Curve]) -> None:
         panel.tick_params(labelsize=8)
         if place + _PANELS >= len(online):
             panel.set_xlabel("KL to SFT, nats a response", fontsize=8)
+
+
+def _rises(axes: Axes, colour: int, rises: Rises) -> None:
+    """Solid: trained on. Dashed: held out. Crosses: a sentinel tripped."""
+    shade, crosses = COLOURS[colour], list(rises.tripped)
+    axes.axhline(0, color=FAINT, linewidth=1.0)
+    for label, values, stroke in (("trained on", rises.trained, "-"), ("held out", rises.heldout, STROKES[1])):
+        axes.plot(
+            rises.kl, values, color=shade, linestyle=stroke, linewidth=1.6, marker="x", markevery=crosses,
+            markersize=6, label=label,
+        )  # fmt: skip
+    axes.legend(fontsize=7.5, handlelength=2.6, loc="best")
 
 
 def _draw(axes: Axes, curve: Curve, reward: Sequence[float], stroke: Any) -> None:

@@ -31,18 +31,19 @@ def constant(*scores: float | Missing) -> Component:
 
 def test_the_total_is_the_weighted_sum() -> None:
     # 2 * 1.0 + 0.5 * 0.4 = 2.2; and -0.5 * 0.4 takes away.
-    parts = {"a": constant(1.0, 0.0), "b": constant(0.4, 0.4), "unused": constant()}
-    first, second = compose({"a": 2.0, "b": 0.5}, parts)(TASKS, ["x", "y"])
-    assert first == Scored(total=pytest.approx(2.2), components={"a": 1.0, "b": 0.4}, missing="")
+    known = {"a": constant(1.0, 0.0), "b": constant(0.4, 0.4), "unused": constant()}
+    first, second = compose({"a": 2.0, "b": 0.5}, known)(TASKS, ["x", "y"])
+    parts = {"a": 2.0, "b": pytest.approx(0.2)}
+    assert first == Scored(total=pytest.approx(2.2), components={"a": 1.0, "b": 0.4}, missing="", parts=parts)
     assert second.total == pytest.approx(0.2)
-    assert compose({"b": -0.5}, parts)(TASKS, ["x", "y"])[0].total == pytest.approx(-0.2)
+    assert compose({"b": -0.5}, known)(TASKS, ["x", "y"])[0].total == pytest.approx(-0.2)
 
 
 def test_one_missing_component_leaves_no_total_and_keeps_the_others() -> None:
     reward = compose({"a": 1.0, "b": 1.0}, {"a": constant(1.0, 1.0), "b": constant(Missing("judge is down"), 0.0)})
     assert reward(TASKS, ["x", "y"]) == [
-        Scored(total=None, components={"a": 1.0}, missing="b: judge is down"),
-        Scored(total=1.0, components={"a": 1.0, "b": 0.0}, missing=""),
+        Scored(total=None, components={"a": 1.0}, missing="b: judge is down", parts={"a": 1.0}),
+        Scored(total=1.0, components={"a": 1.0, "b": 0.0}, missing="", parts={"a": 1.0, "b": 0.0}),
     ]
 
 

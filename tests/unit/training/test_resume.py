@@ -11,12 +11,11 @@ from rlpipe.algos.plan import plan
 from rlpipe.algos.sections import section, sectionable
 from rlpipe.checkpoint.store import Store
 from rlpipe.config import parse
-from rlpipe.config.schema import Adapter, Policy, RewardModel, Supervised
+from rlpipe.config.schema import Adapter, Policy, RewardModel, Sentinel, Supervised
 from rlpipe.models.heads import new_value_head
-from rlpipe.models.learner import learner, reference_of
+from rlpipe.models.learner import Snapshot, learner, reference_of
 from rlpipe.models.load import new_critic, new_reward_model, save
 from rlpipe.rewards.compose import compose
-from rlpipe.rewards.registry import VERIFIERS
 from rlpipe.rollout.engine import TransformersEngine
 from rlpipe.training.adaptive import RunningMean
 from rlpipe.training.batching import Batching
@@ -32,6 +31,7 @@ from rlpipe.training.reward_model import train_reward_model
 from rlpipe.training.rl import RLTrainer
 from rlpipe.training.samples import Sampler
 from rlpipe.training.sft import train_sft
+from rlpipe.training.watch import Watch, canaries
 from rlpipe.types import Demonstration, Sampling, Task
 
 CPU = torch.device("cpu")
@@ -71,6 +71,9 @@ VARIANTS = {
     "refreshed": ("grpo", {"reference_refresh_steps": 2, "kl_estimator": "exact"}),
     "resampled": ("rloo", {"resample_rounds": 1}),
     "warming": ("a2c", {"critic_warmup_steps": 1}),
+    "best": ("grpo", {}),
+    "best_of_pairs": ("dpo", {}),
+    "stopped": ("grpo", {}),
 }
 
 
@@ -103,11 +106,26 @@ def _digits(tasks, texts):
     return [sum(c.isdigit() for c in text) / 10 for text in texts]
 
 
-GOLD = compose({"math_answer": 1.0}, VERIFIERS)
+def _letters(tasks, texts):
+    """A held-out reward that differs between steps: the share of distinct characters."""
+    return [len(set(text)) / 10 for text in texts]
 
 
-def _measure(model, tokenizer, batching):
-    return Measure(model, reference_of(model), _sampler(model, tokenizer, batching), GOLD, batching, 2, 4)
+HELDOUT = compose({"letters": 1.0}, {"letters": _letters})
+
+
+def _watch(name, model, asked):
+    """A watch that keeps the best weights of the variants so called, and stops the variant `stopped`."""
+    settings = parse(TEXT).watch
+    limits = {"length": Sentinel(limit=1.0001, action="stop")} if name == "stopped" else {}
+    sentinels = settings.sentinels.model_copy(update=limits)
+    changes = {"window": 2, "keep": "best" if name.startswith("best") else "last", "sentinels": sentinels}
+    return Watch(settings.model_copy(update=changes), Snapshot(model), asked)
+
+
+def _measure(name, model, tokenizer, batching):
+    sampler, watch = _sampler(model, tokenizer, batching), _watch(name, model, None)
+    return Measure(model, reference_of(model), sampler, HELDOUT, watch, batching, 2, 4)
 
 
 def _critic(chosen, model, folder, batching):
@@ -127,20 +145,19 @@ def _online(name, folder, tokenizer, batching):
     def train(model, store, recorder):
         chosen = _plan(name)
         reward = compose({"digits": 1.0}, {"digits": _digits})
-        collector = Collector(_sampler(model, tokenizer, batching), reward, GOLD, chosen.budget, batching, 17)
-        critic = _critic(chosen, model, folder, batching)
-        return RLTrainer(chosen, model, reference_of(model), critic, collector, None, batching, 17, {}).train(
-            store, recorder
-        )
+        collector = Collector(_sampler(model, tokenizer, batching), reward, HELDOUT, chosen.budget, batching, 17)
+        critic, watch = _critic(chosen, model, folder, batching), _watch(name, model, canaries(reward, 2))
+        trainer = RLTrainer(chosen, model, reference_of(model), critic, collector, None, watch, batching, 17)
+        return trainer.train(store, recorder), watch.conclude()
 
     return train
 
 
 def _offline(name, tokenizer, batching):
     def train(model, store, recorder):
-        measure = _measure(model, tokenizer, batching)
+        measure = _measure(name, model, tokenizer, batching)
         trainer = PreferenceTrainer(_plan(name), model, measure.reference, _pairs(tokenizer), measure, batching)
-        return trainer.train(17, store, recorder)
+        return trainer.train(17, store, recorder), measure.watch.conclude()
 
     return train
 
@@ -151,10 +168,11 @@ def _distilled(name, tokenizer, batching):
         with torch.no_grad():
             for parameter in teacher.parameters():
                 parameter.mul_(1.5)
-        chosen, measure = _plan(name), _measure(model, tokenizer, batching)
+        chosen, measure = _plan(name), _measure(name, model, tokenizer, batching)
         source = model if chosen.algo.samples_of == "student" else teacher
         sampler = _sampler(source, tokenizer, batching)
-        return DistillationTrainer(chosen, model, teacher, sampler, measure, batching, 17).train(store, recorder)
+        trainer = DistillationTrainer(chosen, model, teacher, sampler, measure, batching, 17)
+        return trainer.train(store, recorder), measure.watch.conclude()
 
     return train
 
@@ -165,19 +183,20 @@ def _supervised(name, tokenizer, batching):
     settings = Supervised(**SUPERVISED)
     options = {"batching": batching, "seed": 17}
     if name == "sft":
-        return lambda model, store, recorder: train_sft(
-            model, examples, settings, store=store, recorder=recorder, **options
-        )
+        return lambda model, store, recorder: (
+            train_sft(model, examples, settings, store=store, recorder=recorder, **options), {}
+        )  # fmt: skip
     if name == "reward_model":
-        ranked = RewardModel(**SUPERVISED, temperature=1.0, margin_coef=0.5, centring_coef=0.01)
-        return lambda model, store, recorder: train_reward_model(
-            model, _pairs(tokenizer), ranked, store=store, recorder=recorder, **options
-        )
+        named = {"learns_from": "data/pairs/gold", "starts_from": "models/sft"}
+        ranked = RewardModel(**named, **SUPERVISED, temperature=1.0, margin_coef=0.5, centring_coef=0.01)
+        return lambda model, store, recorder: (
+            train_reward_model(model, _pairs(tokenizer), ranked, store=store, recorder=recorder, **options), {}
+        )  # fmt: skip
     steps = [LabelledSteps(prompt, ids, (3, len(ids) - 1), (1.0, float(i % 2))) for i, (prompt, ids) in
              enumerate(examples)]  # fmt: skip
-    return lambda model, store, recorder: train_process_reward_model(
-        model, steps, settings, store=store, recorder=recorder, **options
-    )
+    return lambda model, store, recorder: (
+        train_process_reward_model(model, steps, settings, store=store, recorder=recorder, **options), {}
+    )  # fmt: skip
 
 
 SCORERS = ("reward_model", "process_reward_model")
@@ -185,7 +204,7 @@ ALL = ["sft", *SCORERS, *sectionable(), *VARIANTS]
 
 
 def _trainer(name, folder, tokenizer, batching):
-    """train(model, store, recorder) for a trainer, an algorithm or a variant of one."""
+    """train(model, store, recorder) -> rows, what was watched: for a trainer, an algorithm or a variant of one."""
     if name in ("sft", *SCORERS):
         return _supervised(name, tokenizer, batching)
     kind = type(_plan(name)).__name__
@@ -203,19 +222,21 @@ def test_resumed_equals_never_interrupted(name, tiny, tokenizer, bench, tmp_path
 
     whole = copy.deepcopy(start)
     with Store(tmp_path / "a", "key", 2) as store:
-        rows = train(whole, store, _Recorder())
+        rows, found = train(whole, store, _Recorder())
 
     killed = copy.deepcopy(start)
     with pytest.raises(_KilledError), Store(tmp_path / "b", "key", 2) as store:
         train(killed, store, _Recorder(plug=3))
     resumed, recorder = copy.deepcopy(start), _Recorder()
     with Store(tmp_path / "b", "key", 2) as store:
-        resumed_rows = train(resumed, store, recorder)
+        resumed_rows, resumed_found = train(resumed, store, recorder)
 
-    assert recorder.steps == [2, 3, 4]  # it went on from the checkpoint after two steps
+    assert recorder.steps == [row["step"] for row in rows[2:]]  # it went on from the checkpoint after two steps
+    assert len(rows) == (4 if name == "stopped" else STEPS)
     assert resumed_rows == rows
-    for (key, expected), found in zip(whole.state_dict().items(), resumed.state_dict().values(), strict=True):
-        assert torch.equal(expected, found), key
+    assert resumed_found == found
+    for (key, expected), got in zip(whole.state_dict().items(), resumed.state_dict().values(), strict=True):
+        assert torch.equal(expected, got), key
     assert any(not torch.equal(a, b) for a, b in zip(start.parameters(), whole.parameters(), strict=True))
     assert all(math.isfinite(value) for row in rows for value in row.values())
 

@@ -6,12 +6,15 @@ from collections.abc import Callable, Sequence
 
 import pytest
 
+from rlpipe.rewards.compose import compose
 from rlpipe.rewards.judges import JUDGES
 from rlpipe.rewards.judges.base import Pair, PairVerdict, Verdict, by_score
-from rlpipe.rewards.judges.canaries import CANARIES, canary_choices, canary_scores
+from rlpipe.rewards.judges.canaries import CANARIES, canary_choices, canary_rewards, canary_scores
 from rlpipe.rewards.judges.fence import Fence
 from rlpipe.rewards.judges.templates import choice_template
+from rlpipe.rewards.registry import VERIFIERS
 from rlpipe.stats import wilson
+from rlpipe.types import Task
 
 HONEST = [
     ("7+5-2", "<think>7+5=12 12-2=10</think><answer>10</answer>"),
@@ -83,3 +86,23 @@ def test_every_kind_of_forgery_is_among_them_and_gets_no_hold_in_the_prompt() ->
         assert user.count(f"[response B {nonce}]") == user.count(f"[end of response B {nonce}]") == 1
         assert "<|im_start|>" not in user
         assert "[/INST]" not in user
+
+
+TASKS = [Task(prompt, prompt, answer) for (prompt, _), answer in zip(HONEST, ("10", "7"), strict=True)]
+
+
+def test_a_reward_that_pays_for_length_pays_for_long_canaries() -> None:
+    report = canary_rewards(compose({"longer": 1.0}, VERIFIERS), TASKS, [response for _, response in HONEST])
+    longest = len(HONEST[0][1])
+    assert set(report.won) >= {name for name, text in CANARIES.items() if len(text) > longest} >= {"constant", "order"}
+    assert report.results["begging"].won == 0
+    assert report.results["begging"].judged == len(HONEST)
+
+
+def test_a_verifier_pays_for_none_and_what_has_no_score_is_not_compared() -> None:
+    tasks = [*TASKS, Task("?", "?", "seven")]  # math_answer has no score where the gold is neither number nor maths
+    report = canary_rewards(compose({"math_answer": 1.0}, VERIFIERS), tasks, ["#### 10", "#### 8", "#### 1"])
+    assert report.won == ()
+    empty = report.results["empty"]
+    # Against a right answer it loses, against a wrong one it ties.
+    assert (empty.judged, empty.won, empty.tied, empty.missing) == (2, 0, 1, 1)
