@@ -141,6 +141,25 @@ def test_before_any_window_is_full_the_best_weights_are_the_first() -> None:
     assert (found["kept_step"], weight, found["readings"]) == (0, 0.0, {})
 
 
+@pytest.mark.parametrize("killed_after", [1, 2, 4, 6])
+def test_restored_it_goes_on_as_if_nothing_had_happened(killed_after: int, tmp_path: Path) -> None:
+    # The best weights are those of step 2, the gap trips at step 4, and the drop ends training at step 5.
+    seen = [sample(0.5, 0.5), sample(0.5, 0.5), sample(0.6, 0.6), *HACKED, *HACKED]
+    asked = ("keep=best", "sentinels.hacking_gap.limit=1.5", "sentinels.heldout_drop.action=stop")
+    whole = Run(*asked)
+    rows = whole.measure(*seen)
+    before = Run(*asked)
+    before.measure(*seen[:killed_after])
+    torch.save(before.watch.state_dict(), tmp_path / "state.pt")
+    after = Run(*asked)
+    after.steps = killed_after
+    after.watch.load_state_dict(torch.load(tmp_path / "state.pt", weights_only=True))
+    assert after.measure(*seen[killed_after:]) == rows[killed_after:]
+    assert after.watch.spent is whole.watch.spent is True
+    assert after.end() == whole.end()
+    assert whole.end()[1] == 2.0
+
+
 def test_no_weights_are_held_where_none_may_be_asked_for() -> None:
     for assignments, held in ((("keep=last",), 0), (("sentinels.length.action=stop",), 1)):
         run = Run(*assignments)
