@@ -108,9 +108,7 @@ def _follows(found: Working, response: str) -> Finding:
             return Finding(f"{step.text} should be {rest[0].text}.", written([*found.steps[:at], *rest]))
         value = step.result
     if len(found.steps) > len(found.terms):
-        return Finding(
-            f"{found.steps[len(found.terms)].text} is too much.", written(found.steps[: len(found.terms)])
-        )
+        return Finding(f"{found.steps[len(found.terms)].text} is too much.", written(found.steps[: len(found.terms)]))
     return Finding(NOTHING, response)
 
 
