@@ -55,7 +55,9 @@ class SupervisedPlan:
     budget: OfflineBudget
 
 
-Plan = RLPlan | PreferencePlan | DistillationPlan | SupervisedPlan
+# Of an algorithm that is a choice of ops; and any plan.
+Composed = RLPlan | PreferencePlan | DistillationPlan
+Plan = Composed | SupervisedPlan
 
 
 def plans(params: Params) -> dict[str, Plan]:

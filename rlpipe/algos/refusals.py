@@ -74,8 +74,8 @@ def refuse_supervised(at: str, section: Policy, algo: StageAlgo) -> None:
     """Raises: ConfigError unless the section learns from demonstrations."""
     if section.learns_from not in _DEMONSTRATIONS:
         raise ConfigError(
-            f"{at}.learns_from={section.learns_from}: {algo.name!r} learns from demonstrations, and there are none. Set "
-            f"{' or '.join(_DEMONSTRATIONS)}."
+            f"{at}.learns_from={section.learns_from}: {algo.name!r} learns from demonstrations, and none are there. "
+            f"Set {' or '.join(_DEMONSTRATIONS)}."
         )
 
 

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from rlpipe.training.encode import EncodedTasks
 
 FOLDER = "data/constitution"
-REVISIONS, REVISED = f"{FOLDER}/revisions.jsonl", f"{FOLDER}/demonstrations.jsonl"
+PRINCIPLES, REVISIONS, REVISED = (f"{FOLDER}/{name}.jsonl" for name in ("principles", "revisions", "demonstrations"))
 METRICS = "metrics/constitution.json"
 _DRAW = 1  # the step of the drafts' random streams: the embedded judge has learned from the samples of step 0
 
@@ -29,7 +29,7 @@ Score = float | None
 def run(stage: Stage) -> None:
     """Write every step's text, the demonstrations made of them, and how right they are; or that nobody wants them."""
     if stage.params.constitution.source == "none":
-        for path in (REVISIONS, REVISED, "data/judgments/constitution.jsonl"):
+        for path in (PRINCIPLES, REVISIONS, REVISED, "data/judgments/constitution.jsonl"):
             write_rows(stage.path(path), [])
         write_metrics(stage.path(METRICS), {"made": False})
         return
@@ -49,10 +49,12 @@ def _make(stage: Stage) -> None:
     rows = read_tasks(stage.root)[: own.prompts]
     tasks = encode_tasks(rows, work.tokenizer, params.model.max_length, params.rollout.max_new_tokens)
     drafts = _drafts(work, tasks)
+    principles, wording = principles_of(stage), wording_of(params)
     with writing(work) as writer:
-        made = revised(drafts, writer, principles_of(stage), wording_of(params), rounds=own.rounds, seed=params.seed)
+        made = revised(drafts, writer, principles, wording, rounds=own.rounds, seed=params.seed)
         tally = counts(writer)
     scores = _scores(work, tasks, made)
+    write_rows(stage.path(PRINCIPLES), principles)
     write_rows(stage.path(REVISIONS), [_record(one, own_scores) for one, own_scores in zip(made, scores, strict=True)])
     whole = [one for one in made if not one.missing]
     write_rows(stage.path(REVISED), [Demonstration(one.draft.id, one.draft.prompt, one.texts[-1]) for one in whole])

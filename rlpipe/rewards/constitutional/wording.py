@@ -28,13 +28,17 @@ class Wording:
 
 
 def bare(principle: Principle) -> Wording:
-    """For the embedded judge, which was taught on these very texts."""
+    """For the embedded judge, which was taught on these very texts.
+
+    What the reply begins from stands last, the prompt before a revision as before a response: the judge starts from a
+    policy, and this is what that one can do already.
+    """
     return Wording(
-        critique=OpenTemplate("", f"{{prompt}} {{response}} {principle.critique}", ("prompt", "response")),
+        critique=OpenTemplate("", f"{principle.critique} {{prompt}} {{response}}", ("prompt", "response")),
         revision=OpenTemplate(
-            "", f"{{prompt}} {{response}} {{critique}} {principle.revision}", ("prompt", "response", "critique")
+            "", f"{{response}} {{critique}} {principle.revision} {{prompt}}", ("prompt", "response", "critique")
         ),
-        score=Template("", f"{{prompt}} {{response}} {principle.question}", VERDICT.replies),
+        score=Template("", f"{principle.question} {{prompt}} {{response}}", VERDICT.replies),
         choice=None,
     )
 
