@@ -86,6 +86,12 @@ def refuse_untaught(principles: Sequence[Principle], source: str, at: str) -> No
             f"{at}: judge.kind is embedded, and only data.source=arithmetic has a program that can teach it to "
             f"criticise; this is {source}. Set judge.kind to openai or local."
         )
+    for principle in principles:
+        if principle.critique == principle.question:
+            raise ConfigError(
+                f"{at}: judge.kind is embedded, and critique and question of principle {principle.name!r} are the same "
+                "words, so it cannot know whether to criticise or to say yes or no. Change one of them."
+            )
     untaught = [principle.name for principle in principles if principle.lesson is None]
     if untaught:
         raise ConfigError(
