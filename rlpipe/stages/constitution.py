@@ -77,7 +77,7 @@ def measured(made: Sequence[Revised], scores: Sequence[Sequence[Score]], thresho
     found: dict[str, float] = {}
     for number in range(max((len(texts) for texts in scores), default=0)):
         known = [own[number] for own in scores if len(own) > number and own[number] is not None]
-        at = f"constitution/round_{number}"
+        at = f"round_{number}"
         found[f"{at}_texts"] = sum(len(own) > number for own in scores)
         if known:
             passed = sum(score is not None and score >= threshold for score in known)
@@ -87,7 +87,8 @@ def measured(made: Sequence[Revised], scores: Sequence[Sequence[Score]], thresho
             steps = [one.texts[number - 1 : number + 1] for one in made if len(one.texts) > number]
             found[f"{at}_changed"] = sum(before != after for before, after in steps) / len(steps)
     kinds = Counter(":".join(one.missing.split(":")[:1]).replace(" ", "_") for one in made if one.missing)
-    return found | {f"constitution/missing_{kind}": count for kind, count in sorted(kinds.items())}
+    found |= {f"missing_{kind}": count for kind, count in sorted(kinds.items())}
+    return {f"constitution/{name}": value for name, value in found.items()}
 
 
 def _drafts(work: Bench, tasks: EncodedTasks) -> list[Any]:

@@ -343,10 +343,10 @@ def document() -> str:
     sections = {
         "reward": "Reward", "kl": "KL", "policy": "Policy", "value": "Value", "advantage": "Advantage",
         "is": "Importance weights", "length": "Length", "sft": "Supervised fine-tuning",
-        "reward_model": "Reward model", "process_reward_model": "Process reward model", "preference": "Preferences",
-        "distillation": "Distillation", "judge": "Judge", "watch": "Reward hacking watch",
-        "eval": "Evaluation", "bakeoff": "Comparison", "data": "Data",
-        "time": "Time", "perf": "Throughput",
+        "reward_model": "Reward model", "process_reward_model": "Process reward model",
+        "preference": "Preferences", "distillation": "Distillation", "judge": "Judge",
+        "constitution": "Constitution", "watch": "Reward hacking watch", "eval": "Evaluation",
+        "bakeoff": "Comparison", "data": "Data", "time": "Time", "perf": "Throughput",
     }  # fmt: skip
     lines = [
         "# Metrics",

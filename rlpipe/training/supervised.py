@@ -42,6 +42,7 @@ class SupervisedTrainer:
             budget,
             supervised_part(self._policy, self._examples, self._batching),
             before=before,
+            limits={"watch": self._measure.watch},
             loss_name="policy/loss",
             shown={"policy/loss": "loss", "sft/token_accuracy": "acc", "reward/score_mean": "reward"},
             seed=seed,

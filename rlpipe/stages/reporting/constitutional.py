@@ -14,7 +14,7 @@ from rlpipe.stages.base import Stage
 
 PRINCIPLES, REVISIONS = "data/constitution/principles.jsonl", "data/constitution/revisions.jsonl"
 _COLUMNS = ("texts", "pass", "ci_low", "ci_high", "changed")  # of a round, in the metrics
-_MISSING = "constitution/missing_"
+_MISSING = "missing_"
 
 
 @dataclass(frozen=True)
@@ -80,10 +80,11 @@ def constitutional(stage: Stage, measured: Mapping[str, Any]) -> Constitutional:
     """Args: measured: metrics/constitution.json. Raises: DataError if the principles are missing."""
     own, report = stage.params.constitution, stage.params.report
     threshold = stage.params.evaluate.pass_threshold
+    of_rounds = {name.removeprefix("constitution/"): value for name, value in measured.items()}
     return Constitutional(
         principles=tuple(read_rows(stage.path(PRINCIPLES), PrincipleRow)),
-        rounds=tuple(_rounds(measured, own.rounds)),
-        missing={name.removeprefix(_MISSING): count for name, count in measured.items() if name.startswith(_MISSING)},
+        rounds=tuple(_rounds(of_rounds, own.rounds)),
+        missing={name.removeprefix(_MISSING): count for name, count in of_rounds.items() if name.startswith(_MISSING)},
         demonstrations=measured["data/demonstrations"],
         examples=tuple(_examples(stage.path(REVISIONS), report.samples, threshold)),
     )
@@ -92,7 +93,7 @@ def constitutional(stage: Stage, measured: Mapping[str, Any]) -> Constitutional:
 def _rounds(measured: Mapping[str, Any], rounds: int) -> Sequence[RoundRow]:
     found = []
     for number in range(rounds + 1):
-        of = {name: measured.get(f"constitution/round_{number}_{name}") for name in _COLUMNS}
+        of = {name: measured.get(f"round_{number}_{name}") for name in _COLUMNS}
         if of["texts"] is not None:
             found.append(RoundRow(number, of["texts"], of["pass"], of["ci_low"], of["ci_high"], of["changed"]))
     return found
