@@ -15,8 +15,8 @@ from rlpipe.config.schema import Pairs, RewardPart
 from rlpipe.dataio.files import read_rows
 from rlpipe.errors import DataError
 from rlpipe.stages.base import Stage
-from rlpipe.stages.reporting.watched import WatchPage, watch_page
 from rlpipe.stages.reporting.constitutional import Constitutional, constitutional
+from rlpipe.stages.reporting.watched import WatchPage, watch_page
 
 BASE = "sft"
 KL, GOLD, TRAINED_ON = "kl/ref_seq_sum", "reward/gold_mean", "reward/score_mean"
