@@ -139,13 +139,17 @@ class DistillationAlgo:
 
 @dataclass(frozen=True)
 class StageAlgo:
-    """An algorithm with a stage and a section of params.yaml of its own, because others learn from its result."""
+    """An algorithm with a stage and a section of params.yaml of its own, because others learn from its result.
+
+    With `learns_policies` a policy section may name it too, for demonstrations that a stage has made.
+    """
 
     name: str
     source: str
     stage: str
     loss: Callable[..., Any]
     requires: tuple[str, ...]
+    learns_policies: bool = False
     recommended: Mapping[str, float] = field(default_factory=dict)
 
     @property

@@ -11,7 +11,7 @@ from pydantic import BaseModel
 from rlpipe.algos import ALGOS
 from rlpipe.algos.base import DistillationAlgo, PolicyAlgo, PreferenceAlgo, SectionAlgo, StageAlgo
 from rlpipe.algos.choices import choices_of, composed
-from rlpipe.algos.refusals import foreign, refuse_offline, refuse_online
+from rlpipe.algos.refusals import foreign, refuse_offline, refuse_online, refuse_supervised
 from rlpipe.config.load import validated
 from rlpipe.config.schema import DistillationBudget, Numbers, OfflineBudget, Params, Policy, RLBudget, Rollout
 from rlpipe.errors import ConfigError, nearest
@@ -47,7 +47,17 @@ class DistillationPlan:
     numbers: Mapping[str, float]
 
 
-Plan = RLPlan | PreferencePlan | DistillationPlan
+@dataclass(frozen=True)
+class SupervisedPlan:
+    """A policy that learns from demonstrations, ready to train."""
+
+    algo: StageAlgo
+    budget: OfflineBudget
+
+
+# Of an algorithm that is a choice of ops; and any plan.
+Composed = RLPlan | PreferencePlan | DistillationPlan
+Plan = Composed | SupervisedPlan
 
 
 def plans(params: Params) -> dict[str, Plan]:
@@ -71,6 +81,9 @@ def plan(name: str, section: Policy, rollout: Rollout) -> Plan:
         that cannot work.
     """
     at = f"policy.{name}"
+    listed = ALGOS.get(section.algorithm)
+    if isinstance(listed, StageAlgo) and listed.learns_policies:
+        return _supervised(at, section, listed)
     algo = _composed(at, section)
     if isinstance(algo, PolicyAlgo):
         budget, numbers = _read(at, section, algo, RLBudget, OPTIONAL)
@@ -81,6 +94,14 @@ def plan(name: str, section: Policy, rollout: Rollout) -> Plan:
     if isinstance(algo, PreferenceAlgo):
         return PreferencePlan(algo, *_read(at, section, algo, OfflineBudget, frozenset()))
     return DistillationPlan(algo, *_read(at, section, algo, DistillationBudget, frozenset()))
+
+
+def _supervised(at: str, section: Policy, algo: StageAlgo) -> SupervisedPlan:
+    refuse_supervised(at, section, algo)
+    for key in section.settings:
+        if key not in OfflineBudget.model_fields:
+            raise ConfigError(f"{at}.{key}: {algo.name!r} has no such key.{nearest(key, OfflineBudget.model_fields)}")
+    return SupervisedPlan(algo, validated(OfflineBudget, section.settings, at=at))
 
 
 def _composed(at: str, section: Policy) -> SectionAlgo:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from rlpipe.algos.base import DistillationAlgo, PolicyAlgo, PreferenceAlgo, SectionAlgo
+from rlpipe.algos.base import DistillationAlgo, PolicyAlgo, PreferenceAlgo, SectionAlgo, StageAlgo
 from rlpipe.config.schema import Numbers, Policy, RLBudget, Rollout
 from rlpipe.errors import ConfigError
 from rlpipe.ops.needs import needs_of
@@ -16,6 +16,7 @@ _LEARNED = {
     "process_reward_model": "models/process_reward_model",
     "judge": "models/judge",
 }
+_DEMONSTRATIONS = ("data/constitution", "data/prepared")
 _NO_TEACHERS = ("models/sft", "models/reward_model", "models/process_reward_model", "models/judge")
 
 
@@ -66,6 +67,15 @@ def refuse_offline(at: str, section: Policy, algo: PreferenceAlgo | Distillation
         raise ConfigError(
             f"{at}.learns_from={section.learns_from}: {algo.name!r} learns from a teacher, a causal language model "
             "other than models/sft, where the student starts. Set models/NAME of another policy, or a folder."
+        )
+
+
+def refuse_supervised(at: str, section: Policy, algo: StageAlgo) -> None:
+    """Raises: ConfigError unless the section learns from demonstrations."""
+    if section.learns_from not in _DEMONSTRATIONS:
+        raise ConfigError(
+            f"{at}.learns_from={section.learns_from}: {algo.name!r} learns from demonstrations, and none are there. "
+            f"Set {' or '.join(_DEMONSTRATIONS)}."
         )
 
 

@@ -6,5 +6,6 @@ SFT = StageAlgo(
     stage="sft",
     loss=selective_log_softmax,
     requires=("demonstrations",),
+    learns_policies=True,
     source="arXiv:2203.02155 section 3.5",
 )

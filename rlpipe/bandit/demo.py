@@ -14,7 +14,7 @@ from torch import Tensor
 from rlpipe.algos import ALGOS
 from rlpipe.algos.base import PolicyAlgo, PreferenceAlgo, SectionAlgo, StageAlgo
 from rlpipe.algos.choices import choices_of, composed
-from rlpipe.algos.plan import DistillationPlan, Plan, PreferencePlan, RLPlan, plan
+from rlpipe.algos.plan import Composed, DistillationPlan, PreferencePlan, RLPlan, SupervisedPlan, plan
 from rlpipe.algos.sections import sectionable
 from rlpipe.bandit import optimum
 from rlpipe.bandit.offline import distil, learn_pairs, sampled_pairs
@@ -72,7 +72,7 @@ class Outcome:
         kl_coef: the weight of the KL term at the end; None for algorithms without.
     """
 
-    plan: Plan
+    plan: Composed
     bandit: Bandit
     policy_SPK: Tensor
     target_PK: Tensor | None
@@ -95,7 +95,7 @@ def run(name: str, assignments: Sequence[str], steps: int | None, beta: float | 
     return trained(planned(algo, chosen), seed)
 
 
-def planned(algo: SectionAlgo, chosen: dict[str, Any]) -> Plan:
+def planned(algo: SectionAlgo, chosen: dict[str, Any]) -> Composed:
     """The bandit's section for an algorithm, joined with it by the same rules as a section of params.yaml."""
     choices = {key: value for key, value in chosen.items() if key in choices_of(algo)}
     needed = composed(algo, choices, "bandit").numbers
@@ -112,6 +112,7 @@ def planned(algo: SectionAlgo, chosen: dict[str, Any]) -> Plan:
     }
     section["optim"] = {**_OPTIM, "lr": float(section.pop("lr"))}
     made = plan("bandit", Policy.model_validate(section), _ROLLOUT)
+    assert not isinstance(made, SupervisedPlan), "made of ops, as its algorithm is"
     prompts = len(FOUR_ARMS.ref_PK)
     if not isinstance(made, PreferencePlan) and made.budget.prompts_per_step % prompts:
         raise ConfigError(
@@ -121,7 +122,7 @@ def planned(algo: SectionAlgo, chosen: dict[str, Any]) -> Plan:
     return made
 
 
-def trained(made: Plan, seed: int) -> Outcome:
+def trained(made: Composed, seed: int) -> Outcome:
     """A plan carried out on the bandit that fits it."""
     if isinstance(made, RLPlan):
         learned = Table(made, FOUR_ARMS, seed).train()
@@ -174,7 +175,7 @@ def report(outcome: Outcome) -> str:
     return "\n".join(lines)
 
 
-def _settings(made: Plan) -> str:
+def _settings(made: Composed) -> str:
     """The choices, numbers and budget in force."""
     algo, budget = made.algo, made.budget
     choices = []

@@ -95,6 +95,13 @@ def _check_paths(params: Params) -> None:
     for name, made in params.pairs.items():
         _one_of(f"pairs.{name}.samples_from", made.samples_from, starts)
         _one_of(f"pairs.{name}.labels_from", made.labels_from, ["data/prepared", "models/judge"])
+        _check_principles(params, f"pairs.{name}", made.principles_from)
+        if made.principles_from != "data/prepared" and made.reward is not None:
+            raise ConfigError(
+                f"pairs.{name}.principles_from={made.principles_from}: principles compare two responses, and reward "
+                "scores them one by one. Set reward to null, or principles_from to data/prepared."
+            )
+    _check_constitution(params)
     for name, scorer in params.reward_model.items():
         _one_of(f"reward_model.{name}.learns_from", scorer.learns_from, pairs)
         _one_of(f"reward_model.{name}.starts_from", scorer.starts_from, starts)
@@ -111,6 +118,40 @@ def _check_paths(params: Params) -> None:
         if policy.learns_from.startswith("models/reward_model"):
             scorers = [f"models/reward_model/{scorer}" for scorer in params.reward_model]
             _one_of(f"policy.{name}.learns_from", policy.learns_from, scorers)
+
+
+def _check_constitution(params: Params) -> None:
+    """Who criticises can do it, and what learns from revisions finds some."""
+    starts = ["models/sft", *(f"models/{name}" for name in params.policy)]
+    _one_of("constitution.samples_from", params.constitution.samples_from, starts)
+    _check_principles(params, "judge_model", params.judge_model.principles_from)
+    if params.constitution.source == "policy":
+        _refuse_unable(params, "constitution.source=policy")
+    for name, policy in params.policy.items():
+        if policy.learns_from == "data/constitution" and params.constitution.source == "none":
+            raise ConfigError(
+                f"policy.{name}.learns_from=data/constitution: constitution.source is none, so there are no "
+                "demonstrations. Set it to policy."
+            )
+
+
+def _check_principles(params: Params, at: str, value: str) -> None:
+    _one_of(f"{at}.principles_from", value, ["data/prepared", params.constitution.principles])
+    if value != "data/prepared" and at != "judge_model":
+        _refuse_unable(params, f"{at}.principles_from={value}")
+
+
+def _refuse_unable(params: Params, at: str) -> None:
+    """A program cannot criticise, and the embedded judge only what it was taught."""
+    if params.judge.kind in ("rubric", "none"):
+        raise ConfigError(
+            f"{at}: judge.kind is {params.judge.kind}, which reads no principles. Set another judge.kind."
+        )
+    if params.judge.kind == "embedded" and params.judge_model.principles_from != params.constitution.principles:
+        raise ConfigError(
+            f"{at}: the embedded judge was not taught the principles. Set judge_model.principles_from to "
+            f"{params.constitution.principles}."
+        )
 
 
 def _one_of(at: str, value: str, known: list[str]) -> None:

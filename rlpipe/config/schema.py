@@ -291,6 +291,7 @@ class Pairs(Section):
     Attributes:
         samples_from: the model whose samples are compared, where the source is policy.
         labels_from: what the labels are made from, for DVC: data/prepared, or models/judge where the judge labels.
+        principles_from: `constitution.principles` where the judge compares by them, else data/prepared.
         reward: of a prompt's samples the best is paired with the worst by it; null lets the judge choose between
             two samples at a time, in both orders.
     """
@@ -298,6 +299,7 @@ class Pairs(Section):
     source: Literal["policy", "dataset", "none"]
     samples_from: str
     labels_from: str
+    principles_from: str
     reward: Composition | None
     samples_per_prompt: Annotated[int, Field(ge=2)]
     token_budget: Count | None
@@ -312,6 +314,25 @@ class Pairs(Section):
                 f"{'models/judge' if judged else 'data/prepared'}; set that, or change reward"
             )
         return self
+
+
+class Constitution(Section):
+    """Critique and revision (arXiv:2212.08073) by the principles in a file.
+
+    Attributes:
+        source: `policy` draws a response of the model `samples_from` to each of the first `prompts` tasks, and the
+            judge criticises and revises it in `rounds` rounds; `none` for a run that does without.
+        principles: a YAML file.
+        temperature, max_new_tokens: of the judge's texts; a server keeps the temperature of `judge.openai`.
+    """
+
+    source: Literal["policy", "none"]
+    samples_from: str
+    principles: str
+    prompts: Count
+    rounds: Count
+    temperature: NonNegative
+    max_new_tokens: Count
 
 
 class FineTuning(Supervised):
@@ -339,10 +360,13 @@ class ProcessRewardModel(Supervised):
 class JudgeModel(Supervised):
     """The embedded judge's training: what `labels` says of the SFT policy's samples.
 
-    `max_length` is the tokens of a question and its reply; `pass_threshold` the least score that counts as right.
+    `principles_from` is data/prepared for a judge that learns verdicts alone, or `constitution.principles`, which it
+    then learns to criticise, revise and compare by; `max_length` is the tokens of a question and its reply;
+    `pass_threshold` the least score that counts as right.
     """
 
     labels: str
+    principles_from: str
     pass_threshold: float
     samples_per_prompt: Count
     heldout_fraction: OpenShare
@@ -511,6 +535,7 @@ class Params(Section):
     judge_calls: JudgeCalls
     sft: FineTuning
     judge_model: JudgeModel
+    constitution: Constitution
     pairs: dict[str, Pairs]
     reward_model: dict[str, RewardModel]
     process_reward_model: ProcessRewardModel

@@ -5,10 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 
 from rlpipe.dataio.files import read_rows
+from rlpipe.errors import DataError
 from rlpipe.types import Demonstration, Preference, Task
 
 PREPARED = "data/prepared"
-DEMONSTRATIONS = f"{PREPARED}/demonstrations.jsonl"
+SHOWN = "demonstrations.jsonl"  # in data/prepared and data/constitution
+DEMONSTRATIONS = f"{PREPARED}/{SHOWN}"
 TASKS = f"{PREPARED}/tasks.jsonl"  # prompts that a policy samples on
 HELDOUT = f"{PREPARED}/heldout.jsonl"  # tasks of the evaluation; nothing learns from them
 PREFERENCES = f"{PREPARED}/preferences.jsonl"  # pairs that came with the data; may be empty
@@ -22,6 +24,16 @@ TRAIN, HELDOUT_PART = "train.jsonl", "heldout.jsonl"
 def read_demonstrations(root: Path) -> list[Demonstration]:
     """Raises: DataError if `prepare` has not run."""
     return read_rows(root / DEMONSTRATIONS, Demonstration)
+
+
+def read_demonstrations_in(folder: Path) -> list[Demonstration]:
+    """Of one folder, such as data/constitution. Raises: DataError if its stage has not run, or made none."""
+    rows = read_rows(folder / SHOWN, Demonstration)
+    if not rows:
+        raise DataError(
+            f"{folder / SHOWN}: it holds no demonstration. Look at the metrics of the stage that writes it."
+        )
+    return rows
 
 
 def read_tasks(root: Path) -> list[Task]:

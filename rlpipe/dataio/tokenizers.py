@@ -5,6 +5,7 @@ Both are ordinary transformers ones, so that a checkpoint with its tokenizer loa
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 
@@ -82,6 +83,23 @@ KINDS: Mapping[str, Callable[[Iterable[str], int], PreTrainedTokenizerFast]] = {
     "characters": characters,
     "bpe": bpe,
 }
+
+
+def extended(tokenizer: PreTrainedTokenizerBase, texts: Iterable[str]) -> PreTrainedTokenizerBase:
+    """The tokenizer with one more token for each character of `texts` that it cannot encode, sorted, at the end.
+
+    What it could encode it encodes as before. One that can encode anything, such as a byte-level one, gets no token.
+    """
+    unknown = tokenizer.unk_token_id
+    alphabet = sorted({character for text in texts for character in text})
+    missing = [
+        character
+        for character in alphabet
+        if unknown is not None and unknown in tokenizer(character, add_special_tokens=False)["input_ids"]
+    ]
+    longer = copy.deepcopy(tokenizer)
+    longer.add_tokens([AddedToken(character, special=False, normalized=False) for character in missing])
+    return longer
 
 
 def load(name_or_path: str | Path) -> PreTrainedTokenizerBase:

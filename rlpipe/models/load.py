@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from transformers import (
     AutoModelForCausalLM,
     AutoModelForSequenceClassification,
@@ -98,6 +98,33 @@ def load_scorer(name_or_path: str | Path, device: torch.device) -> PreTrainedMod
     model = _load(AutoModelForSequenceClassification, name_or_path, device, num_labels=1)
     score_head(model)
     return model
+
+
+def with_tokens(model: PreTrainedModel, known: int, tokens: int, seed: int) -> PreTrainedModel:
+    """`model` with embeddings for the tokens from number `known` to `tokens` - 1, which it has never met.
+
+    They are drawn from N(0, initializer_range), seeded; where input and output are not tied, each has its own.
+    transformers would draw them around the mean of the known ones, which here mixes digits, signs and tags.
+    """
+    if tokens > _rows(model.get_input_embeddings()).shape[0]:
+        model.resize_token_embeddings(tokens, mean_resizing=False)
+    generator = torch.Generator().manual_seed(seed)
+    # One matrix where they are tied.
+    matrices = {
+        id(matrix): matrix for matrix in map(_rows, (model.get_input_embeddings(), model.get_output_embeddings()))
+    }
+    with torch.no_grad():
+        for matrix in matrices.values():
+            fresh = torch.randn(tokens - known, matrix.shape[1], generator=generator)
+            matrix[known:tokens] = fresh.to(matrix) * model.config.initializer_range
+    return model
+
+
+def _rows(embeddings: nn.Module) -> Tensor:
+    """[tokens, hidden]."""
+    weight = embeddings.weight
+    assert isinstance(weight, Tensor), "embeddings are a matrix"
+    return weight
 
 
 def score_head(model: nn.Module) -> nn.Linear:

@@ -9,6 +9,7 @@ from rlpipe.dataio.prepared import PREPARED, TASKS, read_tasks
 from rlpipe.stages.base import Stage
 
 if TYPE_CHECKING:
+    from rlpipe.stages.bench import Bench
     from rlpipe.stages.judge_lessons import Labelled
 
 FOLDER, METRICS, TABLE = "models/judge", "metrics/judge.json", "plots/judge.csv"
@@ -25,9 +26,9 @@ def run(stage: Stage) -> None:
 
 
 def _train(stage: Stage) -> None:
-    from rlpipe.models.load import load_policy, save
+    from rlpipe.models.load import load_policy, save, with_tokens
     from rlpipe.stages.bench import bench
-    from rlpipe.stages.judge_lessons import encoded, labelled
+    from rlpipe.stages.judge_lessons import as_rows, by_principles, encoded, labelled, literate, verdicts
     from rlpipe.stages.resume import resumable
     from rlpipe.training.sft import train_sft
 
@@ -35,30 +36,35 @@ def _train(stage: Stage) -> None:
     work = bench(stage, stage.path("models/sft"), params.seed)
     stage.tracker.dataset("tasks", stage.path(TASKS))
     train, heldout = labelled(work, read_tasks(stage.root))
-    lessons = encoded(work, train)
-    model = load_policy(stage.path("models/sft"), work.device)
+    rows_to_learn = [*verdicts(work, train), *as_rows(by_principles(work, train, planted=True))]
+    known = len(work.tokenizer)
+    work = literate(work, [text for row in rows_to_learn for text in (row.prompt, row.response)])
+    lessons = encoded(work, rows_to_learn)
+    model = with_tokens(load_policy(stage.path("models/sft"), work.device), known, len(work.tokenizer), params.seed)
     model.config.max_position_embeddings = settings.max_length
     with resumable(stage, PREPARED, "models/sft") as store:
         rows = train_sft(
             model, lessons.examples, settings, work.batching, seed=params.seed, store=store, recorder=stage.tracker
         )
         save(model, work.tokenizer, stage.path(FOLDER))
-        metrics = {**_heldout(stage, heldout), "lessons": len(lessons.examples), "too_long": lessons.too_long}
+        metrics = {**_heldout(work, heldout), "lessons": len(lessons.examples), "too_long": lessons.too_long}
         write_table(stage.path(TABLE), rows)
         write_metrics(stage.path(METRICS), {"trained": True, **metrics})
     stage.tracker.summary({f"judge/{name}": value for name, value in metrics.items()})
 
 
-def _heldout(stage: Stage, heldout: list[Labelled]) -> dict[str, float]:
+def _heldout(work: Bench, heldout: list[Labelled]) -> dict[str, float]:
     """The judge as it is asked later, on responses to prompts that it has not learned from."""
     from rlpipe.rewards.judges.canaries import canary_scores
     from rlpipe.rewards.judges.statistics import binary_accuracy
-    from rlpipe.stages.bench import bench
+    from rlpipe.stages.judge_exam import exam
+    from rlpipe.stages.judge_lessons import by_principles
     from rlpipe.stages.judging import embedded
 
-    with embedded(bench(stage, stage.path(FOLDER), stage.params.seed)) as judge:
+    stage = work.stage
+    with embedded(work) as judge:
         verdicts = judge.scores([(one.task.prompt, one.response) for one in heldout])
         honest = [(one.task.prompt, one.response) for one in heldout if one.is_right]
         canaries = canary_scores(judge, honest[: stage.params.judge.canary_prompts])
     found = binary_accuracy([verdict.score for verdict in verdicts], [one.is_right for one in heldout])
-    return {**found, **canaries.metrics()}
+    return {**found, **canaries.metrics(), **exam(work, by_principles(work, heldout, planted=False))}

@@ -1,18 +1,21 @@
-"""What the embedded judge learns from: samples of the SFT policy, labelled by a verifier."""
+"""What the embedded judge learns from: samples of the SFT policy, labelled by a verifier, criticised by a program."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
 
 from rlpipe.dataio.records import prompt_key
 from rlpipe.dataio.splits import hold_out
+from rlpipe.dataio.tokenizers import extended
 from rlpipe.errors import DataError
 from rlpipe.models.load import load_policy
 from rlpipe.rewards import VERIFIERS, compose
+from rlpipe.rewards.constitutional.lessons import Lesson, lessons
 from rlpipe.rewards.judges.embedded import question, reply
 from rlpipe.rewards.judges.fence import Fence
 from rlpipe.stages.bench import Bench
+from rlpipe.stages.by_principles import principles_of
 from rlpipe.stages.sampling import sampler
 from rlpipe.training.encode import Encoded, encode_demonstrations, encode_tasks
 from rlpipe.types import Demonstration, Task
@@ -52,11 +55,41 @@ def labelled(work: Bench, rows: Sequence[Task]) -> tuple[list[Labelled], list[La
     return parts
 
 
-def encoded(work: Bench, rows: Sequence[Labelled]) -> Encoded:
-    """Question and reply of each row. Raises: DataError if none fits `judge_model.max_length`."""
-    fence = Fence(work.stage.params.judge.fence_key, work.tokenizer.all_special_tokens)
-    lessons = [
+def verdicts(work: Bench, rows: Sequence[Labelled]) -> list[Demonstration]:
+    """Question and reply of each row."""
+    fence = _fence(work)
+    return [
         Demonstration(one.task.id, question(fence, one.task.prompt, one.response), reply(is_right=one.is_right))
         for one in rows
     ]
-    return encode_demonstrations(lessons, work.tokenizer, work.stage.params.judge_model.max_length)
+
+
+def by_principles(work: Bench, rows: Sequence[Labelled], *, planted: bool) -> list[Lesson]:
+    """What a program teaches of the constitution on these responses; nothing where the judge learns verdicts alone.
+
+    Raises: ConfigError for principles that no program teaches.
+    """
+    params = work.stage.params
+    if params.judge_model.principles_from != params.constitution.principles:
+        return []
+    responses = [(one.task.prompt, one.response) for one in rows]
+    return lessons(responses, principles_of(work.stage), _fence(work), planted=planted, seed=params.seed)
+
+
+def literate(work: Bench, texts: Iterable[str]) -> Bench:
+    """The bench with a tokenizer that can write all of `texts`."""
+    return replace(work, tokenizer=extended(work.tokenizer, texts))
+
+
+def encoded(work: Bench, rows: Sequence[Demonstration]) -> Encoded:
+    """Raises: DataError if none fits `judge_model.max_length`."""
+    return encode_demonstrations(rows, work.tokenizer, work.stage.params.judge_model.max_length)
+
+
+def as_rows(taught: Sequence[Lesson]) -> list[Demonstration]:
+    """Lessons as rows to learn from."""
+    return [Demonstration(f"{one.kind}:{at}", one.question, one.reply) for at, one in enumerate(taught)]
+
+
+def _fence(work: Bench) -> Fence:
+    return Fence(work.stage.params.judge.fence_key, work.tokenizer.all_special_tokens)

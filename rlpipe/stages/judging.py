@@ -7,6 +7,9 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
+from typing import Protocol
+
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from rlpipe.checkpoint.store import Stateful
 from rlpipe.config import Params
@@ -20,7 +23,7 @@ from rlpipe.rewards.judges.build import endpoint_judge, local_judge
 from rlpipe.rewards.judges.embedded import VERDICT
 from rlpipe.rewards.judges.journal import write_judgments
 from rlpipe.rewards.judges.local import LocalRespondent
-from rlpipe.rewards.judges.model_judge import OUTCOMES, Call, ModelJudge, OnCall
+from rlpipe.rewards.judges.model_judge import OUTCOMES, Call, ModelJudge, OnCall, Tally
 from rlpipe.rewards.judges.settings import Endpoint, Judging
 from rlpipe.rewards.judges.templates import Template, choice_template, score_template
 from rlpipe.stages.base import Stage
@@ -28,6 +31,13 @@ from rlpipe.stages.bench import Bench
 from rlpipe.tracking import Tracker
 
 EMBEDDED = "models/judge"
+
+
+class Tallied(Protocol):
+    """Whoever counts how its questions ended."""
+
+    @property
+    def tally(self) -> Tally: ...
 
 
 @dataclass(frozen=True)
@@ -58,7 +68,7 @@ def asking(work: Bench, *, needed: bool) -> Iterator[Asked]:
         write_judgments(output, ())
         return
     with _OPEN[kind](work) as judge:
-        yield Asked(judge, {"judge": judge}, partial(_counts, judge))
+        yield Asked(judge, {"judge": judge}, partial(counts, judge))
         write_judgments(output, judge.used.values())
 
 
@@ -67,27 +77,61 @@ def judgments_of(stage: Stage) -> str:
     return f"data/judgments/{stage.name}/{stage.item}.jsonl" if stage.item else f"data/judgments/{stage.name}.jsonl"
 
 
+@dataclass(frozen=True)
+class InProcess:
+    """The model of a judge in this process; `name` identifies its weights."""
+
+    model: PreTrainedModel
+    tokenizer: PreTrainedTokenizerBase
+    name: str
+
+    @property
+    def max_length(self) -> int:
+        """Tokens of question and reply."""
+        return int(self.model.config.max_position_embeddings)
+
+    def respondent(self) -> LocalRespondent:
+        """It chooses between a template's replies."""
+        return LocalRespondent(
+            self.model,
+            self.name,
+            encode_prompt=partial(prompt_ids, self.tokenizer),
+            encode_reply=partial(response_ids, self.tokenizer),
+            max_length=self.max_length,
+        )
+
+
+def in_process(work: Bench) -> InProcess:
+    """The model of the embedded or local judge. Raises: ModelError."""
+    judge, at = work.stage.params.judge, work.stage.path(EMBEDDED)
+    if judge.kind == "local":
+        assert judge.name_or_path is not None, "the schema sees to it"
+        at = work.stage.path(judge.name_or_path)
+        if not at.exists():
+            return _loaded(work, judge.name_or_path, judge.name_or_path)
+    return _loaded(work, at, digest(at))
+
+
+def _loaded(work: Bench, at: Path | str, name: str) -> InProcess:
+    return InProcess(load_policy(at, work.device), load_tokenizer(at), name)
+
+
 @contextmanager
 def embedded(work: Bench) -> Iterator[ModelJudge]:
     """models/judge. It knows scores only; of two responses the one of the higher score is its choice."""
-    with _local(work, work.stage.path(EMBEDDED), VERDICT, None) as judge:
+    with _local(work, VERDICT, None) as judge:
         yield judge
 
 
 @contextmanager
 def _any_local(work: Bench) -> Iterator[ModelJudge]:
-    judge = work.stage.params.judge
-    assert judge.name_or_path is not None, "the schema sees to it"
-    here = work.stage.path(judge.name_or_path)
-    at = here if here.exists() else judge.name_or_path
-    score = score_template(top=judge.top)
-    with _local(work, at, score, choice_template()) as made:
-        yield made
+    with _local(work, score_template(top=work.stage.params.judge.top), choice_template()) as judge:
+        yield judge
 
 
 @contextmanager
 def _openai(work: Bench) -> Iterator[ModelJudge]:
-    with endpoint_judge(endpoint(work.stage.params), _settings(work.stage), _on_call(work.stage)) as judge:
+    with endpoint_judge(endpoint(work.stage.params), settings(work.stage), on_call(work.stage)) as judge:
         yield judge
 
 
@@ -95,19 +139,16 @@ _OPEN = {"embedded": embedded, "local": _any_local, "openai": _openai}
 
 
 @contextmanager
-def _local(work: Bench, at: Path | str, score: Template, choice: Template | None) -> Iterator[ModelJudge]:
-    tokenizer, model = load_tokenizer(at), load_policy(at, work.device)
-    respondent = LocalRespondent(
-        model,
-        digest(at) if isinstance(at, Path) else at,
-        encode_prompt=partial(prompt_ids, tokenizer),
-        encode_reply=partial(response_ids, tokenizer),
-        max_length=model.config.max_position_embeddings,
-    )
-    control = tokenizer.all_special_tokens
-    on_call = _on_call(work.stage)
+def _local(work: Bench, score: Template, choice: Template | None) -> Iterator[ModelJudge]:
+    model = in_process(work)
+    control = model.tokenizer.all_special_tokens
     with local_judge(
-        respondent, _settings(work.stage), score=score, choice=choice, control=control, on_call=on_call
+        model.respondent(),
+        settings(work.stage),
+        score=score,
+        choice=choice,
+        control=control,
+        on_call=on_call(work.stage),
     ) as judge:
         yield judge
 
@@ -122,7 +163,8 @@ def endpoint(params: Params) -> Endpoint:
     return Endpoint(**request.model_dump(), **how)
 
 
-def _settings(stage: Stage) -> Judging:
+def settings(stage: Stage) -> Judging:
+    """What holds for the judge, whoever answers."""
     judge = stage.params.judge
     return Judging(
         seed=stage.params.seed,
@@ -135,7 +177,7 @@ def _settings(stage: Stage) -> Judging:
     )
 
 
-def _on_call(stage: Stage) -> OnCall | None:
+def on_call(stage: Stage) -> OnCall | None:
     """Where calls are to be traced, each attempt becomes an MLflow trace; judgments from file make none."""
     return partial(_trace, stage.tracker) if stage.params.judge_calls.trace else None
 
@@ -159,7 +201,7 @@ def _trace(tracker: Tracker, call: Call) -> None:
     )
 
 
-def _counts(judge: ModelJudge) -> dict[str, float]:
+def counts(judge: Tallied) -> dict[str, float]:
     """Functions of the judgments used alone: the same whether they came from file or were asked now."""
     tokens = {"prompt_tokens": judge.tally.prompt_tokens, "completion_tokens": judge.tally.completion_tokens}
     counts = {**{name: judge.tally.outcomes[name] for name in OUTCOMES}, **tokens}

@@ -5,7 +5,16 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from rlpipe.dataio.files import write_metrics, write_rows
-from rlpipe.dataio.prepared import HELDOUT_PART, PAIRS, TASKS, TRAIN, read_heldout, read_preferences, read_tasks
+from rlpipe.dataio.prepared import (
+    HELDOUT_PART,
+    PAIRS,
+    PREPARED,
+    TASKS,
+    TRAIN,
+    read_heldout,
+    read_preferences,
+    read_tasks,
+)
 from rlpipe.dataio.splits import split_pairs
 from rlpipe.errors import DataError
 from rlpipe.stages.base import Stage
@@ -41,6 +50,7 @@ def run(stage: Stage) -> None:
 def _from_policy(stage: Stage) -> tuple[list[Preference], dict[str, float]]:
     from rlpipe.models.load import load_policy
     from rlpipe.stages.bench import bench
+    from rlpipe.stages.by_principles import comparing
     from rlpipe.stages.judging import asking
     from rlpipe.stages.labelling import best_against_worst, two_by_two
     from rlpipe.stages.rewarding import JUDGE, gold, reward
@@ -57,7 +67,8 @@ def _from_policy(stage: Stage) -> tuple[list[Preference], dict[str, float]]:
     prompts, tokens = within_budget([len(c.ids) for c in drawn.completions], per_prompt, settings.token_budget)
     rows, texts = drawn.tasks[: prompts * per_prompt], drawn.texts[: prompts * per_prompt]
     counts: dict[str, float] = {"data/rows": prompts, "data/too_long": tasks.too_long, "data/tokens_drawn": tokens}
-    with asking(work, needed=settings.reward is None or JUDGE in settings.reward) as asked:
+    judged = settings.reward is None or JUDGE in settings.reward
+    with asking(work, needed=judged) if settings.principles_from == PREPARED else comparing(work) as asked:
         if settings.reward is None:
             assert asked.judge is not None, "needed"
             canaries = params.judge.canary_prompts

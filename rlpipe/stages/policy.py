@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from torch import nn
 
-from rlpipe.algos.plan import DistillationPlan, PreferencePlan, RLPlan, plan
+from rlpipe.algos.plan import DistillationPlan, PreferencePlan, RLPlan, SupervisedPlan, plan
 from rlpipe.checkpoint.store import Rows, Store
 from rlpipe.config.schema import DistillationBudget, OfflineBudget
 from rlpipe.dataio.files import write_metrics, write_table
-from rlpipe.dataio.prepared import PREPARED, TASKS, TRAIN, read_tasks, read_train_pairs
+from rlpipe.dataio.prepared import PREPARED, SHOWN, TASKS, TRAIN, read_demonstrations_in, read_tasks, read_train_pairs
 from rlpipe.models.heads import new_value_head
 from rlpipe.models.learner import Reference, Snapshot, learner, reference_of
 from rlpipe.models.load import load_policy, load_teacher, new_critic, save
@@ -24,12 +24,13 @@ from rlpipe.training.adaptive import RunningMean
 from rlpipe.training.collect import Collector
 from rlpipe.training.critic import Critic, HeadCritic, NoCritic, SeparateCritic
 from rlpipe.training.distillation import DistillationTrainer
-from rlpipe.training.encode import encode_pairs, encode_tasks
+from rlpipe.training.encode import encode_demonstrations, encode_pairs, encode_tasks
 from rlpipe.training.improve import updates_of
 from rlpipe.training.measure import Measure
 from rlpipe.training.preference import PreferenceTrainer
 from rlpipe.training.rl import RLTrainer
 from rlpipe.training.samples import Sampler
+from rlpipe.training.supervised import SupervisedTrainer
 from rlpipe.training.watch import Watch, canaries
 
 # The steps' metrics, and what was watched.
@@ -55,6 +56,8 @@ def run(stage: Stage) -> None:
             rows, watch = _online(work, chosen, policy, draws, store, asked)
         elif isinstance(chosen, PreferencePlan):
             rows, watch = _from_pairs(work, chosen, policy, draws, store, asked)
+        elif isinstance(chosen, SupervisedPlan):
+            rows, watch = _from_demonstrations(work, chosen, policy, draws, store, asked)
         else:
             rows, watch = _from_teacher(work, chosen, policy, draws, store, asked)
         found = watch.conclude()
@@ -117,6 +120,18 @@ def _from_pairs(
     reference = reference_of(policy)
     measure = _measure(work, chosen.budget, policy, reference, draws, asked)
     trainer = PreferenceTrainer(chosen, policy, reference, pairs, measure, work.batching)
+    return trainer.train(stage.params.seed, store, stage.tracker), measure.watch
+
+
+def _from_demonstrations(
+    work: Bench, chosen: SupervisedPlan, policy: nn.Module, draws: Sampler, store: Store, asked: Asked
+) -> Trained:
+    stage = work.stage
+    folder = stage.path(stage.params.policy[stage.item].learns_from)
+    stage.tracker.dataset("demonstrations", folder / SHOWN)
+    encoded = encode_demonstrations(read_demonstrations_in(folder), work.tokenizer, stage.params.model.max_length)
+    measure = _measure(work, chosen.budget, policy, reference_of(policy), draws, asked)
+    trainer = SupervisedTrainer(chosen, policy, encoded.examples, measure, work.batching)
     return trainer.train(stage.params.seed, store, stage.tracker), measure.watch
 
 

@@ -10,10 +10,22 @@ from rlpipe.algos.plan import Plan, RLPlan, plans
 from rlpipe.config import Params, load
 from rlpipe.errors import ConfigError, nearest
 from rlpipe.rewards import refuse, refuse_as_gold
+from rlpipe.rewards.constitutional.principles import read_principles, refuse_untaught
 from rlpipe.stages.base import Stage
 from rlpipe.tracking import stage_run
 
-STAGES = ("prepare", "sft", "judge", "pairs", "reward_model", "process_reward_model", "policy", "evaluate", "report")
+STAGES = (
+    "prepare",
+    "sft",
+    "judge",
+    "constitution",
+    "pairs",
+    "reward_model",
+    "process_reward_model",
+    "policy",
+    "evaluate",
+    "report",
+)
 
 
 def checked(root: Path) -> Params:
@@ -32,7 +44,19 @@ def checked(root: Path) -> Params:
     _refuse_heldout(params, root)
     refuse_as_gold(params.evaluate.reward, "evaluate.reward")
     refuse_as_gold(params.judge_model.labels, "judge_model.labels")
+    _refuse_principles(params, root)
     return params
+
+
+def _refuse_principles(params: Params, root: Path) -> None:
+    """Where principles are used they can be read, and the embedded judge can be taught them."""
+    file = params.constitution.principles
+    taught = params.judge.kind == "embedded" and params.judge_model.principles_from == file
+    compared = any(pairs.principles_from == file for pairs in params.pairs.values())
+    if taught or compared or params.constitution.source != "none":
+        principles = read_principles(root / file)
+        if taught:
+            refuse_untaught(principles, params.data.source, f"judge_model.principles_from={file}")
 
 
 def _refuse_nobody(params: Params, parts: Mapping[str, object], at: str) -> None:

@@ -216,6 +216,11 @@ KEYS: tuple[Key, ...] = (
         "judge"),
     Key("judge/missing", "questions or pairs without a verdict", "questions or pairs", "0", "judge, pairs"),
     Key("judge/lessons", "rows that it learned from", "rows", "≥ 1000", "judge"),
+    Key("judge/<lesson>_right", "share of held-out lessons (principle, critique, revision; `_of_faults`: where the "
+        "response breaks the principle) to which it replies word for word what the program does", "share", "> 0.8",
+        "judge"),
+    Key("judge/<lesson>_right_ci_low", "lower end of its 95% interval (Wilson)", "share", "near the share", "judge"),
+    Key("judge/<lesson>_right_ci_high", "upper end of the same", "share", "near the share", "judge"),
     Key("judge/too_long", "questions that exceed its length: left out of its lessons, or without an answer",
         "questions", "0", JUDGED),
     Key("judge/<outcome>", "questions that ended as judged, malformed, refused, timed_out, rate_limited or "
@@ -247,6 +252,19 @@ KEYS: tuple[Key, ...] = (
     Key("judge/longer_wins_accuracy_ci_low", "lower end of its 95% interval", "share", "near the share", "pairs"),
     Key("judge/longer_wins_accuracy_ci_high", "upper end of the same", "share", "near the share", "pairs"),
     Key("judge/longer_wins_labelled_pairs", "pairs of that baseline", "pairs", "as labelled_pairs", "pairs"),
+    # ---- constitution
+    Key("constitution/round_<number>_texts", "texts after a round of critique and revision; 0 is the response drawn",
+        "texts", "all of them", "constitution"),
+    Key("constitution/round_<number>_pass", "share of them that the evaluation's verifier lets pass", "share",
+        "rises with the rounds", "constitution"),
+    Key("constitution/round_<number>_ci_low", "lower end of its 95% interval (Wilson)", "share", "near the share",
+        "constitution"),
+    Key("constitution/round_<number>_ci_high", "upper end of the same", "share", "near the share", "constitution"),
+    Key("constitution/round_<number>_changed", "share of texts that are another than before the round", "share",
+        "falls with the rounds", "constitution"),
+    Key("constitution/missing_<kind>", "prompts whose rounds ended early, by the step that lacks a text and why",
+        "prompts", "0", "constitution"),
+    Key("data/demonstrations", "prompts with their last revision, to learn from", "prompts", "≥ 500", "constitution"),
     # ---- bakeoff: every one for each algorithm, over the bakeoff's seeds
     Key("bakeoff/<algorithm>/accuracy", "pass_at_1 on the held-out tasks, mean over seeds", "share",
         "above sft's", BAKEOFF),
@@ -325,10 +343,10 @@ def document() -> str:
     sections = {
         "reward": "Reward", "kl": "KL", "policy": "Policy", "value": "Value", "advantage": "Advantage",
         "is": "Importance weights", "length": "Length", "sft": "Supervised fine-tuning",
-        "reward_model": "Reward model", "process_reward_model": "Process reward model", "preference": "Preferences",
-        "distillation": "Distillation", "judge": "Judge", "watch": "Reward hacking watch",
-        "eval": "Evaluation", "bakeoff": "Comparison", "data": "Data",
-        "time": "Time", "perf": "Throughput",
+        "reward_model": "Reward model", "process_reward_model": "Process reward model",
+        "preference": "Preferences", "distillation": "Distillation", "judge": "Judge",
+        "constitution": "Constitution", "watch": "Reward hacking watch", "eval": "Evaluation",
+        "bakeoff": "Comparison", "data": "Data", "time": "Time", "perf": "Throughput",
     }  # fmt: skip
     lines = [
         "# Metrics",

@@ -13,8 +13,23 @@ from rlpipe.ops.masking import zero_outside
 from rlpipe.training.batching import Batching
 from rlpipe.training.encode import Example
 from rlpipe.training.loop import Recorder
-from rlpipe.training.offline import Part, train_offline
+from rlpipe.training.offline import Part, PartOf, train_offline
 from rlpipe.training.step import Learner
+
+
+def supervised_part(model: nn.Module, examples: Sequence[Example], batching: Batching) -> PartOf:
+    """What a micro-batch costs: its share of  -sum_t log p(y_t | x, y_<t) / tokens  over the step's response tokens."""
+
+    def part_of(part: Sequence[int], step: Sequence[int]) -> Part:
+        batch = batching.collate([examples[i] for i in part])
+        mask_BT = batch.response_mask_BT
+        with batching.precision():
+            response = response_logits(model, batch)
+        loss = zero_outside(-response.logp(1.0), mask_BT).sum() / sum(len(examples[i][1]) for i in step)
+        hits_N = response.greedy_hits()[mask_BT].float()
+        return Part(loss, {"sft/token_accuracy": hits_N}, len(hits_N))
+
+    return part_of
 
 
 def train_sft(
@@ -27,26 +42,16 @@ def train_sft(
     store: Store,
     recorder: Recorder,
 ) -> Rows:
-    """Minimise  -sum_t log p(y_t | x, y_<t) / tokens  over each step's response tokens.
+    """Minimise the mean loss of each step's tokens.
 
     Returns: one row a step with `sft/loss` (nats per token) and `sft/token_accuracy`.
     """
-
-    def part_of(part: Sequence[int], step: Sequence[int]) -> Part:
-        batch = batching.collate([examples[i] for i in part])
-        mask_BT = batch.response_mask_BT
-        with batching.precision():
-            response = response_logits(model, batch)
-        loss = zero_outside(-response.logp(1.0), mask_BT).sum() / sum(len(examples[i][1]) for i in step)
-        hits_N = response.greedy_hits()[mask_BT].float()
-        return Part(loss, {"sft/token_accuracy": hits_N}, len(hits_N))
-
     model.train()
     rows = train_offline(
         Learner(model, settings.optim, settings.steps),
         len(examples),
         settings,
-        part_of,
+        supervised_part(model, examples, batching),
         loss_name="sft/loss",
         shown={"sft/loss": "loss", "sft/token_accuracy": "acc"},
         seed=seed,

@@ -1,5 +1,6 @@
 """Every preset, laid over params.yaml, keeps every rule."""
 
+import shutil
 from pathlib import Path
 
 import pytest
@@ -15,5 +16,7 @@ PRESETS = sorted((ROOT / "presets").glob("*.yaml"))
 def test_a_preset_is_valid(preset, tmp_path):
     text = edited((ROOT / "params.yaml").read_text(), preset.read_text(), [])
     (tmp_path / "params.yaml").write_text(text)
+    (tmp_path / "data").mkdir()
+    shutil.copy(ROOT / "data/constitution.yaml", tmp_path / "data")
     params = checked(tmp_path)
     assert set(params.evaluate.models) <= {"sft", *params.policy}

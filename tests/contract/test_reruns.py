@@ -30,7 +30,7 @@ def _reruns(index, parameter):
 
 
 ALL = {
-    "prepare", "sft", "judge", "pairs@gold", "reward_model@gold", "process_reward_model", "report",
+    "prepare", "sft", "judge", "constitution", "pairs@gold", "reward_model@gold", "process_reward_model", "report",
     *(f"policy@{name}" for name in ("dpo", "ppo", "grpo", "rlaif")),
     *(f"evaluate@{name}" for name in ("sft", "dpo", "ppo", "grpo", "rlaif")),
 }  # fmt: skip
@@ -50,7 +50,8 @@ def test_the_graph_has_exactly_these_stages(index):
             "pairs.gold.samples_per_prompt",
             {"pairs@gold", "reward_model@gold", "policy@dpo", "policy@ppo", "evaluate@dpo", "evaluate@ppo", "report"},
         ),
-        ("judge_model.steps", {"judge", "policy@rlaif", "evaluate@rlaif", "report"}),
+        ("judge_model.steps", {"judge", "constitution", "policy@rlaif", "evaluate@rlaif", "report"}),
+        ("constitution.rounds", {"constitution", "report"}),
         # How a judge is called changes no answer.
         ("judge_calls.concurrency", set()),
         ("judge_calls.replay", set()),

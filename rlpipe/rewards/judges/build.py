@@ -46,11 +46,7 @@ def local_judge(
 
     Raises: JudgeError for settings that contradict each other, or a journal in use.
     """
-    if judging.reasoned:
-        raise JudgeError(
-            "judge.reasoned=true: a judge in this process chooses between whole replies and writes nothing of its own. "
-            "Set it to false, or kind to openai."
-        )
+    refuse_reasoned(judging)
     with model_judge(
         respondent, judging, score=score, choice=choice, control=control, expected=True, on_call=on_call
     ) as judge:
@@ -74,7 +70,7 @@ def model_judge(
         choice, expected: see `ModelJudge`.
         control: the control tokens of the model's own tokenizer, to be broken up in what it is shown.
     """
-    fence = Fence(f"{judging.seed}:{judging.fence_key}", control)
+    fence = fence_of(judging, control)
     with Journal(judging.journal, judging.known) as journal:
         yield ModelJudge(
             respondent,
@@ -85,4 +81,18 @@ def model_judge(
             replay=judging.replay,
             expected=expected,
             on_call=on_call,
+        )
+
+
+def fence_of(judging: Judging, control: Iterable[str]) -> Fence:
+    """What makes texts safe to show to a model with these control tokens."""
+    return Fence(f"{judging.seed}:{judging.fence_key}", control)
+
+
+def refuse_reasoned(judging: Judging) -> None:
+    """Raises: JudgeError where a judge in this process is to say why."""
+    if judging.reasoned:
+        raise JudgeError(
+            "judge.reasoned=true: a judge in this process chooses between whole replies and says nothing before. "
+            "Set it to false, or kind to openai."
         )

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from rlpipe.rewards.judges.base import JudgeDownError, JudgeError
 from rlpipe.rewards.judges.model_judge import Answer, Call, OnCall, Question
 from rlpipe.rewards.judges.settings import Endpoint
-from rlpipe.rewards.judges.templates import one_turn
+from rlpipe.rewards.judges.templates import OpenTemplate, Template, one_turn
 
 if TYPE_CHECKING:
     from openai import AsyncOpenAI
@@ -107,7 +107,7 @@ class EndpointRespondent:
             return self._refused_or_failed(error), self._asked_to_wait_s(error)
         except (openai.APIError, ValueError) as error:  # no connection, or a body that is no JSON
             return Answer("server_error", detail=_one_line(error)), 0.0
-        return _read(completion), 0.0
+        return _read(completion, is_open=isinstance(question.template, OpenTemplate)), 0.0
 
     def _request(self, question: Question) -> dict[str, Any]:
         endpoint = self._endpoint
@@ -121,11 +121,12 @@ class EndpointRespondent:
         }
         if endpoint.temperature is not None:
             request["temperature"] = endpoint.temperature
-        if endpoint.structure == "json_schema":
-            schema = {"name": "verdict", "strict": True, "schema": question.template.schema()}
+        template = question.template
+        if endpoint.structure == "json_schema" and isinstance(template, Template):
+            schema = {"name": "verdict", "strict": True, "schema": template.schema()}
             request["response_format"] = {"type": "json_schema", "json_schema": schema}
-        elif endpoint.structure == "choice":
-            extra["structured_outputs"] = {"choice": list(question.template.replies)}
+        elif endpoint.structure == "choice" and isinstance(template, Template):
+            extra["structured_outputs"] = {"choice": list(template.replies)}
         return {**request, "extra_body": extra}
 
     def _refused_or_failed(self, error: Any) -> Answer:
@@ -196,8 +197,11 @@ class _Breaker:
             )
 
 
-def _read(completion: Any) -> Answer:
-    """The first choice of a chat completion. A body of another shape is the server's error, not the model's."""
+def _read(completion: Any, *, is_open: bool) -> Answer:
+    """The first choice of a chat completion. A body of another shape is the server's error, not the model's.
+
+    A verdict that the token limit ended is still read, strictly; a text (`is_open`) that it ended is half a text.
+    """
     choice: Any = next(iter(getattr(completion, "choices", None) or ()), None)
     message = getattr(choice, "message", None)
     if message is None:
@@ -205,8 +209,9 @@ def _read(completion: Any) -> Answer:
     usage = getattr(completion, "usage", None)
     words, refusal = message.content or "", getattr(message, "refusal", None)
     is_refusal = refusal or choice.finish_reason == "content_filter" or _REFUSAL.match(words)
+    is_cut = is_open and choice.finish_reason == "length"
     return Answer(
-        status="refused" if is_refusal else "replied",
+        status="refused" if is_refusal else "cut_off" if is_cut else "replied",
         reply=refusal or words,
         prompt_tokens=getattr(usage, "prompt_tokens", None) or 0,
         completion_tokens=getattr(usage, "completion_tokens", None) or 0,

@@ -10,15 +10,15 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from types import TracebackType
-from typing import Any, BinaryIO, Literal
+from typing import Any, BinaryIO, Literal, get_args
 
 from filelock import FileLock, Timeout
 
 from rlpipe.rewards.judges.base import JudgeError
 
 # What a judge made of a question. The rest (time-outs, limits, server errors) is no answer, and never filed.
-Outcome = Literal["replied", "refused"]
-_OUTCOMES = ("replied", "refused")
+Outcome = Literal["replied", "refused", "cut_off"]
+_OUTCOMES = get_args(Outcome)
 
 _SYNC_S = 0.1
 
@@ -31,7 +31,8 @@ class Judgment:
         key: `content_key` of what was asked.
         model: who answered.
         template: digest of the template.
-        outcome: `replied`, also where the reply is no verdict; `refused` where the judge would not judge.
+        outcome: `replied`, also where the reply is no verdict; `refused` where the judge would not judge;
+            `cut_off` where a text of its own reached the token limit before its end.
         reply: its words, whole. What they are worth is read off by the template, every time.
         prompt_tokens, completion_tokens: as the server counted them; 0 where it did not.
         logps: nats by reply, where the judge compared them.

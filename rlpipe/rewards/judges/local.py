@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from rlpipe.rewards.judges.model_judge import Answer, Call, OnCall, Question
-from rlpipe.rewards.judges.templates import one_turn
+from rlpipe.rewards.judges.templates import Template, one_turn
 
 Encode = Callable[[str], Sequence[int]]
 
@@ -52,6 +52,7 @@ class LocalRespondent:
             self._model.train(was_training)
 
     def _answer(self, question: Question) -> Answer:
+        assert isinstance(question.template, Template), "a text is written by a `LocalWriter`"
         prompt = tuple(self._encode_prompt(one_turn(question.messages)))
         replies = {reply: tuple(self._encode_reply(reply)) for reply in question.template.replies}
         longest = len(prompt) + max(map(len, replies.values()))

@@ -10,22 +10,24 @@ from typing import Any, Literal, Protocol
 
 from rlpipe.rewards.judges.base import JudgeError, Pair, PairVerdict, ReplayError, Verdict, Winner, by_score
 from rlpipe.rewards.judges.fence import Fence
-from rlpipe.rewards.judges.journal import Journal, Judgment, content_key
-from rlpipe.rewards.judges.templates import Message, Template
+from rlpipe.rewards.judges.journal import Journal, Judgment, Outcome, content_key
+from rlpipe.rewards.judges.templates import Message, OpenTemplate, Template
 
-# What became of one question. The first two are answers; the others are none, and are asked anew in the next run.
-Status = Literal["replied", "refused", "too_long", "timed_out", "rate_limited", "server_error"]
-# How a question can end, as the tally counts it.
+# What became of one question. Those that are `Outcome`s are answers; the others are none, and are asked anew in the
+# next run.
+Status = Literal["replied", "refused", "cut_off", "too_long", "timed_out", "rate_limited", "server_error"]
+_ANSWERED: Mapping[str, Outcome] = {"replied": "replied", "refused": "refused", "cut_off": "cut_off"}
+# How a question can end, as the tally counts it: `judged` is a verdict, or a text where one was asked for.
 OUTCOMES = ("judged", "malformed", "refused", "too_long", "timed_out", "rate_limited", "server_error")
 
 
 @dataclass(frozen=True)
 class Question:
-    """One thing to ask: the chat, and the replies that count."""
+    """One thing to ask: the chat, and the template behind it, which may hold the replies that count."""
 
     key: str
     messages: tuple[Message, ...]
-    template: Template
+    template: Template | OpenTemplate
 
 
 @dataclass(frozen=True)
@@ -89,6 +91,117 @@ class Tally:
         return (self.prompt_tokens * prompt_price + self.completion_tokens * completion_price) / 1e6
 
 
+class Asker:
+    """Puts questions to a respondent, each once: what is on file is not asked, and what is answered is filed.
+
+    Args:
+        respondent: who answers.
+        journal: open file of judgments.
+        fence: makes texts safe to show.
+        outcome: how the tally calls an answer, one of OUTCOMES.
+        replay: make no call; a question that is not on file is an error.
+        on_call: told of each call, for traces.
+    """
+
+    def __init__(
+        self,
+        respondent: Respondent,
+        journal: Journal,
+        fence: Fence,
+        outcome: Callable[[Question, Answer], str],
+        *,
+        replay: bool,
+        on_call: OnCall | None,
+    ) -> None:
+        self._respondent, self._journal, self._fence, self._outcome = respondent, journal, fence, outcome
+        self._replay, self._on_call = replay, on_call
+        self._parameters = {**respondent.parameters, "fence": fence.fingerprint}
+        self.tally = Tally()
+        self.used: dict[str, Judgment] = {}
+
+    def state_dict(self) -> dict[str, Any]:
+        """What has been used so far, whole: a resumed stage does not depend on the journal's being there."""
+        return {
+            "used": [asdict(judgment) for judgment in self.used.values()],
+            "outcomes": dict(self.tally.outcomes),
+            "prompt_tokens": self.tally.prompt_tokens,
+            "completion_tokens": self.tally.completion_tokens,
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.used = {one["key"]: Judgment(**one) for one in state["used"]}
+        self.tally.outcomes = Counter(state["outcomes"])
+        self.tally.prompt_tokens, self.tally.completion_tokens = state["prompt_tokens"], state["completion_tokens"]
+
+    def question(self, template: Template | OpenTemplate, texts: Sequence[str]) -> Question:
+        """What to ask of `texts`, in the order in which the template shows them."""
+        key = content_key(self._respondent.name, self._parameters, template.digest, texts)
+        return Question(key, template.messages(self._fence, texts), template)
+
+    def answers(self, questions: Iterable[Question]) -> dict[str, Answer]:
+        """An answer for every key, from file where it is there; each question is put once.
+
+        Raises: ReplayError; JudgeDownError, with everything answered so far on file.
+        """
+        by_key = {question.key: question for question in questions}
+        new = [key for key in by_key if key not in self.used]
+        open_questions = [by_key[key] for key in new if self._journal.get(key) is None]
+        if self._replay and open_questions:
+            raise ReplayError(
+                f"judge.replay=true: {len(open_questions)} of {len(by_key)} judgments are not on file, the first "
+                f"under {open_questions[0].key[:12]}, and replay makes no call. Something they depend on has changed "
+                "(model, template, parameters, texts, order), or the file is not the one they were filed in. Pull it, "
+                "or set replay to false."
+            )
+        unanswered: dict[str, Answer] = {}
+
+        def file(question: Question, answer: Answer) -> None:
+            if answer.status in _ANSWERED:
+                self._journal.add(self._filed(question, answer))
+            else:
+                unanswered[question.key] = answer
+
+        if open_questions:
+            try:
+                self._respondent.ask(open_questions, file, self._called)
+            finally:
+                self._journal.sync()
+        answers = {key: unanswered.get(key) or _from_file(self._on_file(key)) for key in by_key}
+        self._count([(by_key[key], answers[key]) for key in new], asked=len(open_questions))
+        return answers
+
+    def _filed(self, question: Question, answer: Answer) -> Judgment:
+        return Judgment(
+            key=question.key,
+            model=self._respondent.name,
+            template=question.template.digest,
+            outcome=_ANSWERED[answer.status],
+            reply=answer.reply,
+            prompt_tokens=answer.prompt_tokens,
+            completion_tokens=answer.completion_tokens,
+            logps=answer.logps,
+        )
+
+    def _on_file(self, key: str) -> Judgment:
+        judgment = self.used.get(key) or self._journal.get(key)
+        assert judgment is not None, "a respondent files an answer to every question, or raises"
+        self.used[key] = judgment
+        return judgment
+
+    def _called(self, call: Call) -> None:
+        self.tally.attempts[call.answer.status] += 1
+        if self._on_call is not None:
+            self._on_call(call)
+
+    def _count(self, settled: Sequence[tuple[Question, Answer]], asked: int) -> None:
+        """What got no answer is put again when it is needed again, and counts again."""
+        self.tally.from_file += len(settled) - asked
+        for question, answer in settled:
+            self.tally.outcomes[self._outcome(question, answer)] += 1
+            self.tally.prompt_tokens += answer.prompt_tokens
+            self.tally.completion_tokens += answer.completion_tokens
+
+
 class ModelJudge:
     """Asks a respondent what is not on file, and reads the verdicts off the replies.
 
@@ -119,26 +232,25 @@ class ModelJudge:
     ) -> None:
         if score.is_pairwise or not (choice is None or choice.is_pairwise):
             raise JudgeError("judge: `score` needs a template with {response}, `choice` one with {first} and {second}.")
-        self._respondent, self._journal, self._fence = respondent, journal, fence
-        self._score, self._choice = score, choice
-        self._replay, self._expected, self._on_call = replay, expected, on_call
-        self._parameters = {**respondent.parameters, "fence": fence.fingerprint}
-        self.tally = Tally()
-        self.used: dict[str, Judgment] = {}
+        self._score, self._choice, self._expected = score, choice, expected
+        self._asker = Asker(respondent, journal, fence, _outcome, replay=replay, on_call=on_call)
+
+    @property
+    def tally(self) -> Tally:
+        """How its questions ended."""
+        return self._asker.tally
+
+    @property
+    def used(self) -> dict[str, Judgment]:
+        """The judgments that its verdicts so far are made of, by key."""
+        return self._asker.used
 
     def state_dict(self) -> dict[str, Any]:
-        """What this judge has used so far, whole: a resumed stage does not depend on the journal's being there."""
-        return {
-            "used": [asdict(judgment) for judgment in self.used.values()],
-            "outcomes": dict(self.tally.outcomes),
-            "prompt_tokens": self.tally.prompt_tokens,
-            "completion_tokens": self.tally.completion_tokens,
-        }
+        """See `Asker.state_dict`."""
+        return self._asker.state_dict()
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        self.used = {one["key"]: Judgment(**one) for one in state["used"]}
-        self.tally.outcomes = Counter(state["outcomes"])
-        self.tally.prompt_tokens, self.tally.completion_tokens = state["prompt_tokens"], state["completion_tokens"]
+        self._asker.load_state_dict(state)
 
     def score(self, prompt: str, response: str) -> Verdict:
         """One of `scores`. Raises: as `scores`."""
@@ -146,8 +258,8 @@ class ModelJudge:
 
     def scores(self, items: Sequence[tuple[str, str]]) -> list[Verdict]:
         """Raises: ReplayError; JudgeDownError, with everything answered so far on file."""
-        questions = [self._question(self._score, item) for item in items]
-        answers = self._answers(questions)
+        questions = [self._asker.question(self._score, item) for item in items]
+        answers = self._asker.answers(questions)
         return [self._verdict(answers[question.key]) for question in questions]
 
     def choices(self, pairs: Sequence[Pair]) -> list[PairVerdict]:
@@ -158,75 +270,11 @@ class ModelJudge:
         return self._asked_twice(pairs, self._choice)
 
     def _asked_twice(self, pairs: Sequence[Pair], choice: Template) -> list[PairVerdict]:
-        forward = [self._question(choice, (pair.prompt, pair.first, pair.second)) for pair in pairs]
-        backward = [self._question(choice, (pair.prompt, pair.second, pair.first)) for pair in pairs]
+        forward = [self._asker.question(choice, (pair.prompt, pair.first, pair.second)) for pair in pairs]
+        backward = [self._asker.question(choice, (pair.prompt, pair.second, pair.first)) for pair in pairs]
         both = list(zip(forward, backward, strict=True))
-        answers = self._answers([question for orders in both for question in orders])
+        answers = self._asker.answers([question for orders in both for question in orders])
         return [_pair_verdict(choice, answers[ahead.key], answers[back.key]) for ahead, back in both]
-
-    def _question(self, template: Template, texts: Sequence[str]) -> Question:
-        key = content_key(self._respondent.name, self._parameters, template.digest, texts)
-        return Question(key, template.messages(self._fence, texts), template)
-
-    def _answers(self, questions: Iterable[Question]) -> dict[str, Answer]:
-        """An answer for every key, from file where it is there; each question is put once."""
-        by_key = {question.key: question for question in questions}
-        new = [key for key in by_key if key not in self.used]
-        open_questions = [by_key[key] for key in new if self._journal.get(key) is None]
-        if self._replay and open_questions:
-            raise ReplayError(
-                f"judge.replay=true: {len(open_questions)} of {len(by_key)} judgments are not on file, the first "
-                f"under {open_questions[0].key[:12]}, and replay makes no call. Something they depend on has changed "
-                "(model, template, parameters, texts, order), or the file is not the one they were filed in. Pull it, "
-                "or set replay to false."
-            )
-        unanswered: dict[str, Answer] = {}
-
-        def file(question: Question, answer: Answer) -> None:
-            if answer.status in ("replied", "refused"):
-                self._journal.add(self._filed(question, answer))
-            else:
-                unanswered[question.key] = answer
-
-        if open_questions:
-            try:
-                self._respondent.ask(open_questions, file, self._called)
-            finally:
-                self._journal.sync()
-        answers = {key: unanswered.get(key) or _from_file(self._on_file(key)) for key in by_key}
-        self._count([(by_key[key], answers[key]) for key in new], asked=len(open_questions))
-        return answers
-
-    def _filed(self, question: Question, answer: Answer) -> Judgment:
-        return Judgment(
-            key=question.key,
-            model=self._respondent.name,
-            template=question.template.digest,
-            outcome="refused" if answer.status == "refused" else "replied",
-            reply=answer.reply,
-            prompt_tokens=answer.prompt_tokens,
-            completion_tokens=answer.completion_tokens,
-            logps=answer.logps,
-        )
-
-    def _on_file(self, key: str) -> Judgment:
-        judgment = self.used.get(key) or self._journal.get(key)
-        assert judgment is not None, "a respondent files an answer to every question, or raises"
-        self.used[key] = judgment
-        return judgment
-
-    def _called(self, call: Call) -> None:
-        self.tally.attempts[call.answer.status] += 1
-        if self._on_call is not None:
-            self._on_call(call)
-
-    def _count(self, settled: Sequence[tuple[Question, Answer]], asked: int) -> None:
-        """What got no answer is put again when it is needed again, and counts again."""
-        self.tally.from_file += len(settled) - asked
-        for question, answer in settled:
-            self.tally.outcomes[_outcome(question, answer)] += 1
-            self.tally.prompt_tokens += answer.prompt_tokens
-            self.tally.completion_tokens += answer.completion_tokens
 
     def _verdict(self, answer: Answer) -> Verdict:
         missing = _missing(self._score, answer)
@@ -259,6 +307,7 @@ def _from_file(judgment: Judgment) -> Answer:
 def _outcome(question: Question, answer: Answer) -> str:
     if answer.status != "replied":
         return answer.status
+    assert isinstance(question.template, Template), "a judge asks for verdicts"
     return "malformed" if _value(question.template, answer) is None else "judged"
 
 

@@ -27,6 +27,10 @@ class Step:
     result: int
 
     @property
+    def text(self) -> str:
+        return f"{self.left}{self.sign}{self.operand}={self.result}"
+
+    @property
     def is_right(self) -> bool:
         return self.result == (self.left + self.operand if self.sign == "+" else self.left - self.operand)
 
@@ -63,20 +67,27 @@ def grades(prompt: str, response: str) -> dict[str, float]:
     found = parts(response)
     if found is None:
         return dict.fromkeys(RUBRIC, 0.0)
-    (_, start), *terms = ((sign, int(digits)) for sign, digits in _TERM.findall(prompt))
-    steps = [_step(stated) for stated in found.think.split()]
-    whole = max(len(steps), len(terms))
+    start, rest = terms(prompt)
+    steps = [stated(word) for word in found.think.split()]
+    whole = max(len(steps), len(rest))
     last = steps[-1]
     return {
         "format": 1.0,
         "arithmetic": sum(step is not None and step.is_right for step in steps) / whole,
-        "follows": _followed(start, terms, steps) / whole,
+        "follows": _followed(start, rest, steps) / whole,
         "answer": float(last is not None and found.answer == str(last.result)),
     }
 
 
-def _step(stated: str) -> Step | None:
-    match = _STEP.fullmatch(stated)
+def terms(prompt: str) -> tuple[int, list[tuple[str, int]]]:
+    """The number that a chain begins with, and the (sign, operand) terms behind it."""
+    (_, start), *rest = ((sign, int(digits)) for sign, digits in _TERM.findall(prompt))
+    return start, rest
+
+
+def stated(word: str) -> Step | None:
+    """The step that a word of the working states; None where it states none."""
+    match = _STEP.fullmatch(word)
     return Step(int(match[1]), match[2], int(match[3]), int(match[4])) if match else None
 
 

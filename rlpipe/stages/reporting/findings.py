@@ -15,6 +15,7 @@ from rlpipe.config.schema import Pairs, RewardPart
 from rlpipe.dataio.files import read_rows
 from rlpipe.errors import DataError
 from rlpipe.stages.base import Stage
+from rlpipe.stages.reporting.constitutional import Constitutional, constitutional
 from rlpipe.stages.reporting.watched import WatchPage, watch_page
 
 BASE = "sft"
@@ -153,6 +154,7 @@ class Findings:
     judge: Judge
     prepared: Mapping[str, float]
     pairs: tuple[PairSet, ...]
+    constitution: Constitutional | None
     exhibits: tuple[Exhibit, ...]
     hashes: Mapping[str, str]
     parameters: Mapping[str, str]
@@ -188,6 +190,11 @@ def find(stage: Stage) -> Findings:
         pairs=tuple(
             PairSet(name, pairs.source, _labelled_by(pairs), _numbers(stage.path(f"metrics/pairs/{name}.json")))
             for name, pairs in params.pairs.items()
+        ),
+        constitution=(
+            None
+            if params.constitution.source == "none"
+            else constitutional(stage, _numbers(stage.path("metrics/constitution.json")))
         ),
         exhibits=tuple(_exhibits(samples, solved, colours, params.report.samples)),
         hashes={path: lineage.digest(stage.path(path)) for path in _inputs(params)},

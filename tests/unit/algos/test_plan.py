@@ -59,8 +59,8 @@ def test_the_adaptive_weight_brings_its_numbers():
     [
         ("gprpo", {}, "policy.x.algorithm=gprpo: unknown algorithm. Did you mean 'grpo'?"),
         (
-            "sft", {}, "policy.x.algorithm=sft: that is a stage of its own, with its own section `sft:` of "
-            "params.yaml. Policies start from models/sft.",
+            "reward_model", {}, "policy.x.algorithm=reward_model: that is a stage of its own, with its own section "
+            "`reward_model:` of params.yaml. Policies start from models/sft.",
         ),
         ("grpo", {"kl_estimator": "k5"}, "policy.x.kl_estimator=k5: unknown. Did you mean 'k3'?"),
         ("grpo", {"kl_cof": 0.1}, "policy.x.kl_cof: 'grpo' has no such key. Did you mean 'kl_coef'?"),
