@@ -100,9 +100,10 @@ def test_a_model_in_process_writes_what_its_engine_draws(tiny: Any, tokenizer: A
     written, own = write(tmp_path, writer, asked)
     assert sum(own.tally.attempts.values()) == 2  # the same thing once
     assert written[0] == written[2]
-    # Random weights hardly ever end a turn: nothing that was cut off passes for a text.
+    # Random weights hardly ever end a turn: what reached the limit of 8 tokens passes for no text.
     filed = read_judgments(tmp_path / "journal.jsonl").values()
-    assert {one.outcome for one in filed} <= {"replied", "cut_off"}
+    assert all(one.outcome == ("cut_off" if one.completion_tokens == 8 else "replied") for one in filed)
+    assert any(one.outcome == "cut_off" for one in filed)
     assert all((one.text is None) == bool(one.missing) for one in written)
     again, _ = write(tmp_path / "again", local(tiny, tokenizer), asked[::-1])
     assert again[::-1] == written
