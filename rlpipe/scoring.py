@@ -26,6 +26,7 @@ from rlpipe.types import Task
 
 _ROWS_AT_ONCE = 256
 _OWN = ("prompt", "answer", "completion")
+_STORED = ("reward_model", "process_reward_model")  # read from a folder that a stage wrote
 
 
 @dataclass
@@ -57,7 +58,7 @@ def score_file(name: str, assignments: Sequence[str], source: Path, target: Path
     """Score each row of `source` and write `target`, the same rows in the same order with `score` and `reason`.
 
     Args:
-        name: a verifier's name, `reward_model`, or `module:function` of a component of the user's own.
+        name: a verifier's name, one of _STORED, or `module:function` of a component of the user's own.
         assignments: its options, `key=value`.
         root: where the user's module is looked for first.
     Raises: ConfigError for an unknown component or option; DataError if a file cannot be read or written.
@@ -79,15 +80,15 @@ def _component(name: str, assignments: Sequence[str], root: Path) -> Component:
     options = dict(_assigned(text) for text in assignments)
     if is_dotted(name):
         return bound(dotted(name, root, "--reward"), options, f"--reward {name}")
-    if name == "reward_model":
+    if name in _STORED:
         # Here and not at the top: verifiers need no torch.
-        from rlpipe.stages.stored_reward_model import stored_reward_model
+        from rlpipe.stages import stored_reward_model
 
-        return bound(stored_reward_model, options, f"--reward {name}")
+        return bound(getattr(stored_reward_model, f"stored_{name}"), options, f"--reward {name}")
     if name in MADE_BY_STAGES:
         raise ConfigError(
             f"--reward {name}: a stage makes it, from sections of params.yaml. `rlpipe score` takes a verifier "
-            f"({', '.join(sorted(VERIFIERS))}), reward_model, or module:function."
+            f"({', '.join(sorted(VERIFIERS))}), {', '.join(_STORED)}, or module:function."
         )
     if name not in VERIFIERS:
         raise ConfigError(f"--reward {name}: no such verifier.{nearest(name, VERIFIERS)}")

@@ -101,3 +101,22 @@ def test_a_stored_reward_model_scores_a_file_as_it_scores_in_a_stage(
     assert scores[0] != pytest.approx(scores[1])
     with pytest.raises(ModelError):
         score_file("reward_model", ["path=/nowhere"], tmp_path / "rows.jsonl", tmp_path / "s.jsonl", tmp_path)
+
+
+def test_a_stored_process_reward_model_scores_by_the_mean_of_its_steps(
+    tmp_path: Path, tokenizer: Any, tiny: nn.Module
+) -> None:
+    save(tiny, tokenizer, tmp_path / "sft")
+    scorer = new_reward_model(tmp_path / "sft", torch.device("cpu"))
+    save(scorer, tokenizer, tmp_path / "steps")
+    texts = ["<think>3+4=7 7-1=6</think><answer>6</answer>", "seven"]
+    rows = [{"prompt": "3+4-1", "completion": text} for text in texts]
+    (tmp_path / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    options = [f"path={tmp_path}/steps", "device=cpu"]
+    score_file("process_reward_model", options, tmp_path / "rows.jsonl", tmp_path / "scored.jsonl", tmp_path)
+    judged, stepless = (json.loads(line) for line in (tmp_path / "scored.jsonl").read_text().splitlines())
+    # Two steps and the answer, each with its probability.
+    shares = [float(share) for share in judged["reason"].removeprefix("right, step by step: ").split(", ")]
+    assert len(shares) == 3
+    assert judged["score"] == pytest.approx(sum(shares) / 3, abs=0.01)
+    assert (stepless["score"], stepless["reason"]) == (None, "the response has no step to judge")

@@ -126,7 +126,7 @@ def test_a_score_may_say_how_it_came_about() -> None:
     ("name", "said"),
     [
         ("math_anser", "--reward math_anser: no such verifier. Did you mean 'math_answer'?"),
-        ("process_reward_model", "--reward process_reward_model: a stage makes it"),
+        ("judge", "--reward judge: a stage makes it"),
         ("no_such_module_at_all:f", "module no_such_module_at_all cannot be imported"),
     ],
 )
