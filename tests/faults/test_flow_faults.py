@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 
+from rlpipe.errors import StageError
 from tests.flows.tiny_project import STAGES, create, prefect_server, say, traced
 
 REPOSITORY = Path(__file__).resolve().parents[2]
@@ -96,19 +97,24 @@ def test_a_stage_that_ignores_the_interrupt_is_killed_after_the_grace_period(pro
 
 @pytest.mark.slow
 def test_a_stage_whose_flow_is_killed_ends_well_and_is_recorded(project: Path) -> None:
-    from flows import graph
-
-    say(project, left="slow", right="hang")
+    say(project, left="slow")
     with flow_process(project, environ={"PREFECT_API_URL": prefect_server()}) as process:
         pid_of_stage(project)
-        say(project, right="calm")
-        _wait(lambda: "left" in (project / "trace.txt").read_text(), 60)
         process.kill()
         process.wait()
         _wait(lambda: "end left" in (project / "trace.txt").read_text(), 60)
-    lock = project / "dvc.lock"
-    _wait(lambda: "left:" in lock.read_text(), 60)
-    assert "left" not in graph.stale(project)
+    _wait(lambda: "left:" in (project / "dvc.lock").read_text(), 60)
+    _wait(lambda: "left" not in _stale(project), 60)
+
+
+def _stale(root: Path) -> set[str]:
+    """What DVC finds changed: every stage while one of them, whose flow is gone as well, still has DVC's lock."""
+    from flows import graph
+
+    try:
+        return set(graph.stale(root))
+    except StageError:
+        return set(STAGES)
 
 
 def test_a_stage_killed_by_the_system_says_so(project: Path) -> None:
