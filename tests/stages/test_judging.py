@@ -24,7 +24,7 @@ from rlpipe.rewards.judges.base import ReplayError
 from rlpipe.stages import policy
 from rlpipe.stages.base import Stage
 from rlpipe.stages.bench import Bench, bench
-from rlpipe.stages.judge_lessons import Labelled, encoded, labelled
+from rlpipe.stages.judge_lessons import Labelled, encoded, labelled, verdicts
 from rlpipe.stages.judging import asking, endpoint
 from rlpipe.stages.labelling import two_by_two
 from rlpipe.types import Task
@@ -153,7 +153,8 @@ def test_a_server_is_called_as_judge_calls_says(root: Path) -> None:
 
 def test_a_lesson_is_the_question_as_it_is_asked_and_one_token_of_reply(root: Path, tokenizer: Any) -> None:
     task = Task("t", "3+4", "7")
-    found = encoded(at_work(root), [Labelled(task, "7", is_right=True), Labelled(task, "8", is_right=False)])
+    work, rows = at_work(root), [Labelled(task, "7", is_right=True), Labelled(task, "8", is_right=False)]
+    found = encoded(work, verdicts(work, rows))
     assert [tokenizer.decode(prompt) for prompt, _ in found.examples] == [
         "<|user|>3+4 7<|assistant|>",
         "<|user|>3+4 8<|assistant|>",
