@@ -59,12 +59,19 @@ class Preference:
 
 @dataclass(frozen=True)
 class Sampling:
-    """How tokens are drawn. `temperature` 0 is greedy; `top_k` and `top_p` None draw from the whole distribution."""
+    """How tokens are drawn. `temperature` 0 is greedy; the three limits at None draw from the whole distribution.
+
+    Attributes:
+        top_k: only the k most likely tokens.
+        top_p: only the most likely tokens that together have this probability.
+        min_p: only tokens at least this share as likely as the most likely one.
+    """
 
     temperature: float
     max_new_tokens: int
     top_k: int | None = None
     top_p: float | None = None
+    min_p: float | None = None
 
 
 @dataclass(frozen=True)

@@ -214,7 +214,7 @@ def _age_of_samples(
             f"{at}.replay_updates={numbers['replay_updates']}: more than the {numbers['replay_steps']} steps that are "
             "kept. Lower it, or raise replay_steps."
         )
-    cut = {key: getattr(rollout, key) for key in ("top_k", "top_p") if getattr(rollout, key) is not None}
+    cut = {key: getattr(rollout, key) for key in ("top_k", "top_p", "min_p") if getattr(rollout, key) is not None}
     for key, value in cut.items() if needed.behaviour or algo.replay else ():
         raise ConfigError(
             f"{at}: rollout.{key}={value} draws from a part of the distribution, and {_called(algo, 'policy_loss')} "

@@ -59,7 +59,10 @@ _SETTABLE = ("steps", "prompts_per_step", "group_size", "epochs", "minibatches",
 # Numbers of what happens to scores before the algorithm sees them: a table's rewards are as they are.
 _SHAPING = {"reward_scale", "reward_clip"}
 _WEIGHTS = ("kl_coef", "beta", "tau", "odds_weight")
-_ROLLOUT = Rollout(engine="transformers", temperature=1.0, top_k=None, top_p=None, max_new_tokens=1, batch_size=1)
+_ROLLOUT = Rollout(
+    engine="transformers", temperature=1.0, top_k=None, top_p=None, min_p=None,
+    max_new_tokens=1, batch_size=1, token_budget=None,
+)  # fmt: skip
 
 
 @dataclass(frozen=True)

@@ -118,8 +118,10 @@ class Rollout(Section):
     temperature: Positive
     top_k: Count | None
     top_p: OpenShare | None
+    min_p: OpenShare | None
     max_new_tokens: Count
     batch_size: Count
+    token_budget: Count | None
 
 
 class JudgeRequest(Section):

@@ -25,9 +25,9 @@ def keys(streams: Sequence[tuple[int, int, int, int]], device: torch.device) -> 
     return key_B
 
 
-def uniforms(key_B: Tensor, position: int) -> Tensor:
-    """[B] float64 in [0, 1): each stream's number at a position."""
-    bits_B = _mix(key_B + position * 0x632BE5A6)
+def uniforms(key_B: Tensor, position_B: Tensor | int) -> Tensor:
+    """[B] float64 in [0, 1): each stream's number at a position, one for all or each its own."""
+    bits_B = _mix(key_B + position_B * 0x632BE5A6)
     return _shifted(bits_B, 11).double() / (1 << 53)
 
 

@@ -17,10 +17,11 @@ def sampler(work: Bench, model: nn.Module, tasks: EncodedTasks) -> Sampler:
     engine = TransformersEngine(
         model=model,
         eos_ids=frozenset({tokenizer.eos_token_id}),
-        pad_id=tokenizer.pad_token_id,
         device=work.device,
         batch_size=params.rollout.batch_size,
+        token_budget=params.rollout.token_budget,
+        precision=work.batching.precision,
     )
     settings = params.rollout
-    sampling = Sampling(settings.temperature, settings.max_new_tokens, settings.top_k, settings.top_p)
+    sampling = Sampling(settings.temperature, settings.max_new_tokens, settings.top_k, settings.top_p, settings.min_p)
     return Sampler(engine, tokenizer, tasks, sampling, work.batching, params.seed)

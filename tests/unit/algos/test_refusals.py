@@ -209,7 +209,7 @@ def test_refused(algorithm, changes, said):
         ("ppo", {"replay_steps": 2, "replay_updates": 1}, "'ppo' (policy_loss ppo_clip)"),
     ],
 )  # fmt: skip
-@pytest.mark.parametrize("cut", [{"top_p": 0.9}, {"top_k": 20}])
+@pytest.mark.parametrize("cut", [{"top_p": 0.9}, {"top_k": 20}, {"min_p": 0.1}])
 def test_importance_weights_of_truncated_samples_are_refused(algorithm, changes, called, cut):
     ((key, value),) = cut.items()
     with pytest.raises(ConfigError) as error:
@@ -244,6 +244,6 @@ def test_their_lawful_neighbours_pass(algorithm, changes):
     planned(algorithm, **changes)
 
 
-@pytest.mark.parametrize("cut", [{"top_p": 0.9}, {"top_k": 20}])
+@pytest.mark.parametrize("cut", [{"top_p": 0.9}, {"top_k": 20}, {"min_p": 0.1}])
 def test_a_loss_that_weighs_nothing_may_learn_from_truncated_samples(cut):
     planned("rloo", rollout=cut)

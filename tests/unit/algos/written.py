@@ -27,7 +27,8 @@ DISTILLATION = {
 }  # fmt: skip
 RECIPE = Recipe(online=ONLINE, offline=OFFLINE, distillation=DISTILLATION, numbers={"dpo": {"beta": 1.0}})
 ROLLOUT = {
-    "engine": "transformers", "temperature": 1.0, "top_k": None, "top_p": None, "max_new_tokens": 8, "batch_size": 8,
+    "engine": "transformers", "temperature": 1.0, "top_k": None, "top_p": None, "min_p": None,
+    "max_new_tokens": 8, "batch_size": 8, "token_budget": None,
 }  # fmt: skip
 
 

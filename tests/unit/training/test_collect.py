@@ -27,7 +27,7 @@ def collector(tiny, tokenizer):
 
     def make(reward, **changes):
         batching = Batching(tokenizer.pad_token_id, CPU, "float32")
-        engine = TransformersEngine(tiny, frozenset({tokenizer.eos_token_id}), tokenizer.pad_token_id, CPU, 64)
+        engine = TransformersEngine(tiny, frozenset({tokenizer.eos_token_id}), CPU, 64)
         sampler = Sampler(engine, tokenizer, encode_tasks(TASKS, tokenizer, 96, 6), Sampling(1.0, 6), batching, 17)
         settings = {
             "reward": {"x": 1.0}, "steps": 9, "prompts_per_step": 3, "group_size": 2, "epochs": 1, "minibatches": 1,

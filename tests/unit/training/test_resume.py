@@ -97,7 +97,7 @@ def _pairs(tokenizer):
 
 
 def _sampler(model, tokenizer, batching):
-    engine = TransformersEngine(model, frozenset({tokenizer.eos_token_id}), tokenizer.pad_token_id, CPU, 64)
+    engine = TransformersEngine(model, frozenset({tokenizer.eos_token_id}), CPU, 64)
     return Sampler(engine, tokenizer, encode_tasks(TASKS, tokenizer, 96, 8), Sampling(1.0, 8), batching, 17)
 
 
