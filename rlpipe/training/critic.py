@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from rlpipe.algos.objective import value_objective
 from rlpipe.algos.plan import RLPlan
-from rlpipe.models.forward import ResponseLogits, response_logits, token_scores
+from rlpipe.models.forward import response_hidden, token_scores
 from rlpipe.ops.masking import zero_outside
 from rlpipe.training.adaptive import RunningMean
 from rlpipe.training.batching import Batching, slices
@@ -89,16 +89,15 @@ class HeadCritic:
         parts = []
         for part in slices(len(batch), self._size):
             with self._batching.precision():
-                parts.append(self.of(response_logits(self._policy, batch.rows(part), with_hidden=True)))
+                parts.append(self.of(response_hidden(self._policy, batch.rows(part))))
         return zero_outside(torch.cat(parts), batch.response_mask_BT)
 
     def follow(self, score_B: Tensor) -> None:
         """Nothing to remember: it learns by gradient."""
 
-    def of(self, response: ResponseLogits) -> Tensor:
-        """[B, T] values from a forward pass of the policy, carrying grad."""
-        assert response.hidden_BTH is not None, "ask for the hidden states"
-        return self.head(response.hidden_BTH.float()).squeeze(-1)
+    def of(self, hidden_BTH: Tensor) -> Tensor:
+        """[B, T] values from the policy's hidden states [B, T, H] before each token, carrying grad."""
+        return self.head(hidden_BTH.float()).squeeze(-1)
 
 
 Critic = NoCritic | SeparateCritic | HeadCritic

@@ -12,6 +12,7 @@ from rlpipe.algos.plan import DistillationPlan
 from rlpipe.checkpoint.store import Rows, Store
 from rlpipe.dataio.batches import batch_indices
 from rlpipe.models.forward import response_logits
+from rlpipe.ops.logprobs import selective_log_softmax
 from rlpipe.ops.masking import zero_outside
 from rlpipe.training.batching import Batching, slices
 from rlpipe.training.loop import Phases, Recorder, StepResult, TokenBudget, run_steps
@@ -82,7 +83,7 @@ class DistillationTrainer:
                 taught = response_logits(self._teacher, part)
             with self._batching.precision():
                 student = response_logits(self._student, part)
-            teacher_nll.append(-taught.logp(1.0)[mask_BT])
+            teacher_nll.append(-selective_log_softmax(taught.logits_BTV, part.response_ids_BT)[mask_BT])
             loss_BT = divergence(
                 student.logits_BTV.float(), taught.logits_BTV.float(), part.response_ids_BT, mask_BT, **numbers
             )

@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import nullcontext
 
 import torch
 from torch import Tensor, nn
 
 from rlpipe.algos.objective import Objective, policy_objective, ratio_metrics, value_objective
 from rlpipe.algos.plan import RLPlan
-from rlpipe.models.forward import ResponseLogits, response_logits
+from rlpipe.models.forward import ResponseStats, response_logits, response_stats
 from rlpipe.models.learner import Reference
-from rlpipe.ops.masking import zero_outside
 from rlpipe.ops.needs import needs_of
 from rlpipe.training.batching import Batching, slices
 from rlpipe.training.critic import Critic, HeadCritic, SeparateCritic
@@ -107,44 +105,44 @@ class Improver:
         self, part: Experience, weight_BT: Tensor, totals: Totals, kl_coef: float, *, warming: bool
     ) -> tuple[Objective | None, Objective | None]:
         """What the policy minimises on a micro-batch, and what its value head does, from one forward pass."""
-        mask_BT, head = part.batch.response_mask_BT, isinstance(self._critic, HeadCritic)
-        with self._batching.precision():
-            response = response_logits(self._policy, part.batch, with_hidden=head)
+        mask_BT = part.batch.response_mask_BT
+        response, kl_BT = self._forward(part)
         value = None
         if isinstance(self._critic, HeadCritic):
             # While the critic warms up its error must not move the body, which is the policy's.
-            value_BT = self._critic.of(_detached(response) if warming else response)
+            value_BT = self._critic.of(response.hidden_BTH.detach() if warming else response.hidden_BTH)
             value = value_objective(
                 self._plan.algo, self._plan.numbers, value_BT, part.old_value_BT, part.return_BT, mask_BT, totals
             )
         if warming:
             return None, value
-        with nullcontext() if "entropy_coef" in self._plan.numbers else torch.no_grad():
-            entropy_BT = response.entropy()
+        entropy_BT = response.entropy_BT if "entropy_coef" in self._plan.numbers else response.entropy_BT.detach()
         return policy_objective(
-            self._plan.algo, self._plan.numbers, kl_coef, response.logp(self._sampling.temperature),
-            self._kl(response, part), entropy_BT, part.old_logp_BT, part.adv_BT, mask_BT, weight_BT, totals,
+            self._plan.algo, self._plan.numbers, kl_coef, response.logp_BT,
+            kl_BT, entropy_BT, part.old_logp_BT, part.adv_BT, mask_BT, weight_BT, totals,
         ), value  # fmt: skip
 
-    def _kl(self, response: ResponseLogits, part: Experience) -> Tensor:
-        """[B, T] nats, untempered, carrying grad where the loss has a KL term; zeros where it has none."""
-        kl = self._plan.algo.kl
-        if kl.placed not in ("loss", "hinge"):
-            return torch.zeros_like(part.ref_logp_BT)
-        if not needs_of(kl.estimator).vocabulary:
-            # Masked first, so that whatever stands under the mask sends no gradient back.
-            return kl.estimator(zero_outside(response.logp(1.0), part.batch.response_mask_BT), part.ref_logp_BT)
-        with torch.no_grad(), self._reference() as model, self._batching.precision():
-            ref_BTV = response_logits(model, part.batch).log_probs()
-        return kl.estimator(response.log_probs(), ref_BTV)
+    def _forward(self, part: Experience) -> tuple[ResponseStats, Tensor]:
+        """The policy's forward pass, and [B, T] its KL in nats, untempered.
+
+        The KL carries grad where the loss has such a term; where it has none it is zeros.
+        """
+        kl, temperature = self._plan.algo.kl, self._sampling.temperature
+        in_loss = kl.placed in ("loss", "hinge")
+        if in_loss and needs_of(kl.estimator).vocabulary:
+            with self._batching.precision():
+                response = response_logits(self._policy, part.batch)
+            with torch.no_grad(), self._reference() as model, self._batching.precision():
+                ref_BTV = response_logits(model, part.batch).log_probs()
+            return response.stats(part.batch, temperature=temperature), kl.estimator(response.log_probs(), ref_BTV)
+        with self._batching.precision():
+            stats = response_stats(self._policy, part.batch, temperature=temperature)
+        if not in_loss:
+            return stats, torch.zeros_like(part.ref_logp_BT)
+        return stats, kl.estimator(stats.plain_logp_BT, part.ref_logp_BT)
 
 
 def updates_of(plan: RLPlan) -> int:
     """How many optimizer steps a plan takes: what the learning-rate schedule spans."""
     budget = plan.budget
     return budget.steps * budget.epochs * budget.minibatches * int(plan.numbers.get("replay_updates", 1))
-
-
-def _detached(response: ResponseLogits) -> ResponseLogits:
-    hidden_BTH = None if response.hidden_BTH is None else response.hidden_BTH.detach()
-    return ResponseLogits(response.logits_BTV.detach(), response.ids_BT, hidden_BTH)

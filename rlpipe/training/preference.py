@@ -10,9 +10,8 @@ from torch import Tensor, nn
 from rlpipe.algos.base import picked
 from rlpipe.algos.plan import PreferencePlan
 from rlpipe.checkpoint.store import Rows, Store
-from rlpipe.models.forward import response_logits
+from rlpipe.models.forward import response_stats
 from rlpipe.models.learner import Reference
-from rlpipe.ops.masking import zero_outside
 from rlpipe.ops.needs import needs_of
 from rlpipe.training.batching import Batching, slices
 from rlpipe.training.encode import EncodedPairs, Example
@@ -77,8 +76,8 @@ class PreferenceTrainer:
         # One forward for both sides: the pair meets the same padding.
         batch = self._batching.collate([*chosen, *rejected])
         with self._batching.precision():
-            logp_BT = response_logits(self._policy, batch).logp(1.0)
-        chosen_B, rejected_B = zero_outside(logp_BT, batch.response_mask_BT).sum(1).chunk(2)
+            logp_BT = response_stats(self._policy, batch, temperature=1.0).logp_BT
+        chosen_B, rejected_B = logp_BT.sum(1).chunk(2)
         chosen_length_B, rejected_length_B = batch.response_mask_BT.sum(1).float().chunk(2)
         logps = PairLogps(
             chosen_B, rejected_B, self._ref_chosen[rows], self._ref_rejected[rows],

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedTokenizerBase
 
 from rlpipe.dataio.chat import decode
-from rlpipe.models.forward import response_logits
+from rlpipe.models.forward import response_logits, response_stats
 from rlpipe.models.learner import Reference
 from rlpipe.ops.kl import exact, k1, k3
 from rlpipe.ops.masking import masked_mean, zero_outside
@@ -121,8 +121,8 @@ def logp_in_parts(model: nn.Module, batch: PaddedBatch, batching: Batching, size
     for start in range(0, len(batch), size):
         part = batch.rows(slice(start, start + size))
         with batching.precision():
-            parts.append(response_logits(model, part).logp(temperature))
-    return zero_outside(torch.cat(parts), batch.response_mask_BT)
+            parts.append(response_stats(model, part, temperature=temperature).logp_BT)
+    return torch.cat(parts)
 
 
 def reference_logp(reference: Reference, batch: PaddedBatch, batching: Batching, size: int) -> Tensor:

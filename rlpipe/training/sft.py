@@ -8,8 +8,7 @@ from torch import nn
 
 from rlpipe.checkpoint.store import Rows, Store
 from rlpipe.config.schema import Supervised
-from rlpipe.models.forward import response_logits
-from rlpipe.ops.masking import zero_outside
+from rlpipe.models.forward import response_stats
 from rlpipe.training.batching import Batching
 from rlpipe.training.encode import Example
 from rlpipe.training.loop import Recorder
@@ -24,9 +23,9 @@ def supervised_part(model: nn.Module, examples: Sequence[Example], batching: Bat
         batch = batching.collate([examples[i] for i in part])
         mask_BT = batch.response_mask_BT
         with batching.precision():
-            response = response_logits(model, batch)
-        loss = zero_outside(-response.logp(1.0), mask_BT).sum() / sum(len(examples[i][1]) for i in step)
-        hits_N = response.greedy_hits()[mask_BT].float()
+            response = response_stats(model, batch, temperature=1.0)
+        loss = -response.logp_BT.sum() / sum(len(examples[i][1]) for i in step)
+        hits_N = response.greedy_BT[mask_BT].float()
         return Part(loss, {"sft/token_accuracy": hits_N}, len(hits_N))
 
     return part_of

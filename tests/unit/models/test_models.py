@@ -12,7 +12,7 @@ from rlpipe.dataio.collate import collate
 from rlpipe.dataio.tokenizers import characters
 from rlpipe.dataio.tokenizers import load as load_tokenizer
 from rlpipe.errors import ModelError
-from rlpipe.models.forward import response_logits, sequence_scores, token_scores
+from rlpipe.models.forward import response_hidden, response_logits, response_stats, sequence_scores, token_scores
 from rlpipe.models.learner import finished, learner, reference_of
 from rlpipe.models.load import (
     load_policy,
@@ -32,7 +32,7 @@ PAIRS = [((5, 6, 7), (8, 9, 10, 1)), ((5,), (11, 1)), ((6, 7), (12, 13, 1))]
 
 def _logp(model, batch):
     with torch.no_grad():
-        return response_logits(model, batch).logp(1.0).masked_fill(~batch.response_mask_BT, 0.0)
+        return response_stats(model, batch, temperature=1.0).logp_BT
 
 
 def test_response_log_probs_match_a_plain_forward_without_padding(tiny):
@@ -137,8 +137,9 @@ def test_a_refreshed_reference_is_the_policy_of_that_moment(tiny, adapter):
 def test_hidden_states_are_those_that_the_logits_come_from(tiny):
     batch = collate(PAIRS, 0)
     with torch.no_grad():
-        response = response_logits(tiny, batch, with_hidden=True)
-        torch.testing.assert_close(tiny.lm_head(response.hidden_BTH), response.logits_BTV)
+        hidden_BTH = response_hidden(tiny, batch)
+        torch.testing.assert_close(tiny.lm_head(hidden_BTH), response_logits(tiny, batch).logits_BTV)
+        torch.testing.assert_close(response_stats(tiny, batch, temperature=1.0).hidden_BTH, hidden_BTH)
 
 
 def test_a_teacher_with_another_vocabulary_is_refused(tiny, tokenizer, tmp_path):

@@ -5,7 +5,7 @@ import torch
 
 from rlpipe.dataio.chat import prompt_ids
 from rlpipe.dataio.collate import collate
-from rlpipe.models.forward import response_logits
+from rlpipe.models.forward import response_stats
 from rlpipe.rollout.engine import TransformersEngine
 from rlpipe.types import Request, Sampling
 
@@ -52,7 +52,7 @@ def test_the_samplers_log_probs_are_the_trainers(tiny, tokenizer, temperature):
     requests = _requests(tokenizer)
     completions = _engine(tiny, tokenizer).generate(requests, Sampling(temperature, 12))
     batch = collate([(r.prompt_ids, c.ids) for r, c in zip(requests, completions, strict=True)], tokenizer.pad_token_id)
-    trained = response_logits(tiny, batch).logp(temperature)
+    trained = response_stats(tiny, batch, temperature=temperature).logp_BT
     for row, completion in enumerate(completions):
         torch.testing.assert_close(trained[row, : len(completion.ids)], torch.tensor(completion.logps))
 

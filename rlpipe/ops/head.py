@@ -1,0 +1,227 @@
+"""From hidden states through the vocabulary to log-probs and entropies, a piece at a time, forward and backward.
+
+A decoder's last linear map is its largest tensor: N tokens make N x V logits, and autograd keeps some copies of them.
+Here logits exist for a few hundred tokens at once; the backward pass makes them anew.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+from rlpipe.errors import ShapeError
+
+# Logits at once: as many rows as make this many numbers (8 MB in float32), but never so few that reading the weights
+# costs more than multiplying with them. What fits at once is kept for the backward pass.
+_ELEMENTS = 1 << 21
+_LEAST_ROWS = 128
+
+
+@dataclass(frozen=True)
+class Head:
+    """How a decoder makes logits of its last hidden state h.
+
+        logits = softcap tanh(z / softcap),   z = scale (W h + bias);   softcap None: logits = z
+
+    Attributes:
+        weight_VH: [V, H].
+        bias_V: [V], or None.
+        scale: dimensionless.
+        softcap: > 0, or None.
+    """
+
+    weight_VH: Tensor
+    bias_V: Tensor | None
+    scale: float
+    softcap: float | None
+
+
+@dataclass(frozen=True)
+class TokenStats:
+    """What training reads off the distributions that N tokens were drawn from.
+
+    Attributes:
+        logp_N: nats, of the tokens at a temperature, carries grad.
+        plain_logp_N: nats, of the tokens untempered, carries grad.
+        entropy_N: nats, untempered, carries grad.
+        likeliest_N: bool, no token is more likely.
+    """
+
+    logp_N: Tensor
+    plain_logp_N: Tensor
+    entropy_N: Tensor
+    likeliest_N: Tensor
+
+
+def logits_of(hidden: Tensor, head: Head) -> Tensor:
+    """[..., V] all logits of hidden states [..., H], through autograd."""
+    logits = torch.nn.functional.linear(hidden, head.weight_VH, head.bias_V)
+    if head.scale != 1.0:
+        logits = head.scale * logits
+    return logits if head.softcap is None else head.softcap * torch.tanh(logits / head.softcap)
+
+
+def token_stats(hidden_NH: Tensor, ids_N: Tensor, head: Head, *, temperature: float) -> TokenStats:
+    """Log-probs and entropies of given tokens, in at least float32; no more than a piece of the logits exists at once.
+
+    Args:
+        hidden_NH: [N, H] the decoder's last hidden state before each token, carries grad.
+        ids_N: [N] int64.
+        temperature: > 0, dimensionless.
+    Raises: ShapeError if the shapes do not fit.
+    """
+    if hidden_NH.shape[1:] != head.weight_VH.shape[1:] or ids_N.shape != hidden_NH.shape[:1]:
+        raise ShapeError(
+            f"hidden has shape {tuple(hidden_NH.shape)}, ids {tuple(ids_N.shape)}, the head's weight "
+            f"{tuple(head.weight_VH.shape)}; expected [N, H], [N] and [V, H]."
+        )
+    device, weight_VH, bias_V = hidden_NH.device.type, head.weight_VH, head.bias_V
+    if torch.is_autocast_enabled(device):
+        # What autocast does to a linear map; inside of a Function it could not see the backward pass.
+        dtype = torch.get_autocast_dtype(device)
+        hidden_NH, weight_VH = hidden_NH.to(dtype), weight_VH.to(dtype)
+        bias_V = None if bias_V is None else bias_V.to(dtype)
+    with torch.autocast(device, enabled=False):
+        return TokenStats(*_Stats.apply(hidden_NH, weight_VH, bias_V, ids_N, head.scale, head.softcap, temperature))
+
+
+class _Stats(torch.autograd.Function):
+    """Logits are held as x = logits - max(logits): differences of log-probs then round no more than they must."""
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        hidden_NH: Tensor,
+        weight_VH: Tensor,
+        bias_V: Tensor | None,
+        ids_N: Tensor,
+        scale: float,
+        softcap: float | None,
+        temperature: float,
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        pieces = list(_pieces(len(hidden_NH), len(weight_VH)))
+        parts = []
+        for rows in pieces:
+            logits_CV = _logits(hidden_NH[rows], weight_VH, bias_V, scale, softcap)
+            parts.append(_read(logits_CV, ids_N[rows], temperature))
+        logp_N, plain_N, entropy_N, likeliest_N, peak_N, mass_N, tempered_mass_N = (
+            torch.cat(column) for column in zip(*parts, strict=True)
+        )
+        kept = logits_CV if len(pieces) == 1 else None  # already less its maximum
+        ctx.numbers = (scale, softcap, temperature)
+        ctx.set_materialize_grads(False)
+        ctx.mark_non_differentiable(likeliest_N)
+        ctx.save_for_backward(
+            hidden_NH, weight_VH, bias_V, ids_N, entropy_N, peak_N, mass_N, tempered_mass_N, kept
+        )  # fmt: skip
+        return logp_N, plain_N, entropy_N, likeliest_N
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, *upstream: Tensor | None) -> tuple[Tensor | None, ...]:
+        hidden_NH, weight_VH, bias_V, ids_N, entropy_N, peak_N, mass_N, tempered_mass_N, kept = ctx.saved_tensors
+        scale, softcap, temperature = ctx.numbers
+        wants_hidden, wants_weight, wants_bias = ctx.needs_input_grad[:3]
+        exact = peak_N.dtype
+        logp_grad_N, plain_grad_N, entropy_grad_N = (
+            torch.zeros_like(peak_N) if grad is None else grad.to(exact) for grad in upstream[:3]
+        )
+        if temperature == 1.0:
+            plain_grad_N, logp_grad_N = plain_grad_N + logp_grad_N, torch.zeros_like(logp_grad_N)
+        hidden_grad_NH = torch.empty_like(hidden_NH) if wants_hidden else None
+        weight_grad_VH = torch.zeros_like(weight_VH, dtype=exact) if wants_weight else None
+        bias_grad_V = torch.zeros_like(bias_V, dtype=exact) if wants_bias else None
+        for rows in _pieces(len(hidden_NH), len(weight_VH)):
+            peak_C1 = peak_N[rows].unsqueeze(1)
+            if kept is not None:
+                x_CV = kept
+            else:
+                x_CV = _logits(hidden_NH[rows], weight_VH, bias_V, scale, softcap).sub_(peak_C1)
+            grad_CV = _plain_grad(x_CV, mass_N[rows], entropy_N[rows], plain_grad_N[rows],
+                                  None if upstream[2] is None else entropy_grad_N[rows])  # fmt: skip
+            at_token_C = plain_grad_N[rows]
+            if temperature != 1.0:
+                share_C = logp_grad_N[rows] / temperature
+                tempered_CV = (x_CV / temperature).sub_(tempered_mass_N[rows].unsqueeze(1)).exp_()
+                grad_CV.sub_(tempered_CV.mul_(share_C.unsqueeze(1)))
+                at_token_C = at_token_C + share_C
+            grad_CV.scatter_add_(1, ids_N[rows].unsqueeze(1), at_token_C.unsqueeze(1))
+            if softcap is not None:
+                grad_CV.mul_(1 - ((x_CV + peak_C1) / softcap).square_())
+            grad_CV = (grad_CV if scale == 1.0 else grad_CV.mul_(scale)).to(hidden_NH.dtype)
+            if hidden_grad_NH is not None:
+                hidden_grad_NH[rows] = grad_CV @ weight_VH
+            if weight_grad_VH is not None:
+                _accumulate(weight_grad_VH, grad_CV, hidden_NH[rows])
+            if bias_grad_V is not None:
+                bias_grad_V += grad_CV.sum(0, dtype=exact)
+        return (
+            hidden_grad_NH,
+            None if weight_grad_VH is None else weight_grad_VH.to(weight_VH.dtype),
+            None if bias_grad_V is None else bias_grad_V.to(bias_V.dtype),
+            None, None, None, None,
+        )  # fmt: skip
+
+
+def _pieces(rows: int, vocabulary: int) -> Iterator[slice]:
+    at_once = max(_LEAST_ROWS, _ELEMENTS // vocabulary)
+    for start in range(0, max(rows, 1), at_once):
+        yield slice(start, start + at_once)
+
+
+def _logits(hidden_CH: Tensor, weight_VH: Tensor, bias_V: Tensor | None, scale: float, softcap: float | None) -> Tensor:
+    """[C, V] in at least float32, a tensor of its own."""
+    logits_CV = torch.nn.functional.linear(hidden_CH, weight_VH, bias_V)
+    logits_CV = logits_CV.to(torch.promote_types(logits_CV.dtype, torch.float32))
+    if scale != 1.0:
+        logits_CV.mul_(scale)
+    return logits_CV if softcap is None else logits_CV.div_(softcap).tanh_().mul_(softcap)
+
+
+def _read(logits_CV: Tensor, ids_C: Tensor, temperature: float) -> tuple[Tensor, ...]:
+    """Log-prob, untempered log-prob, entropy, likeliest, maximum, log of the weights' sum untempered and tempered.
+
+    Leaves x = logits - maximum in logits_CV.
+    """
+    peak_C = logits_CV.amax(-1)
+    x_CV = logits_CV.sub_(peak_C.unsqueeze(1))
+    chosen_C = x_CV.gather(1, ids_C.unsqueeze(1)).squeeze(1)
+    weight_CV = x_CV.exp()
+    sum_C = weight_CV.sum(-1)
+    mass_C = sum_C.log()
+    # H = -sum_v p_v (x_v - mass) with p_v = weight_v / sum.
+    entropy_C = mass_C - weight_CV.mul_(x_CV).sum(-1) / sum_C
+    plain_C = logp_C = chosen_C - mass_C
+    tempered_mass_C = mass_C
+    if temperature != 1.0:
+        tempered_mass_C = torch.div(x_CV, temperature, out=weight_CV).exp_().sum(-1).log()
+        logp_C = chosen_C / temperature - tempered_mass_C
+    return logp_C, plain_C, entropy_C, chosen_C == 0, peak_C, mass_C, tempered_mass_C
+
+
+def _plain_grad(
+    x_CV: Tensor, mass_C: Tensor, entropy_C: Tensor, plain_grad_C: Tensor, entropy_grad_C: Tensor | None
+) -> Tensor:
+    """[C, V] gradient of the untempered log-probs and entropies but for the tokens' own part.
+
+    d logp / d x_v = [v = token] - p_v,   d H / d x_v = -p_v (log p_v + H)
+    """
+    log_p_CV = x_CV - mass_C.unsqueeze(1)
+    if entropy_grad_C is None:
+        return log_p_CV.exp_().mul_(-plain_grad_C.unsqueeze(1))
+    p_CV = log_p_CV.exp()
+    factor_CV = log_p_CV.add_(entropy_C.unsqueeze(1)).mul_(-entropy_grad_C.unsqueeze(1)).sub_(plain_grad_C.unsqueeze(1))
+    return p_CV.mul_(factor_CV)
+
+
+def _accumulate(weight_grad_VH: Tensor, grad_CV: Tensor, hidden_CH: Tensor) -> None:
+    """weight_grad += grad^T hidden, summed over pieces in the gradient's own, wider type."""
+    if grad_CV.dtype == weight_grad_VH.dtype:
+        weight_grad_VH.addmm_(grad_CV.T, hidden_CH)
+    else:
+        weight_grad_VH += grad_CV.T @ hidden_CH
