@@ -134,7 +134,7 @@ class _Stats(torch.autograd.Function):
         if temperature == 1.0:
             plain_grad_N, logp_grad_N = plain_grad_N + logp_grad_N, torch.zeros_like(logp_grad_N)
         hidden_grad_NH = torch.empty_like(hidden_NH) if wants_hidden else None
-        weight_grad_VH = torch.zeros_like(weight_VH, dtype=exact) if wants_weight else None
+        weight_grad_VH: Tensor | None = None
         bias_grad_V = torch.zeros_like(bias_V, dtype=exact) if wants_bias else None
         for rows in _pieces(len(hidden_NH), len(weight_VH)):
             peak_C1 = peak_N[rows].unsqueeze(1)
@@ -156,8 +156,8 @@ class _Stats(torch.autograd.Function):
             grad_CV = (grad_CV if scale == 1.0 else grad_CV.mul_(scale)).to(hidden_NH.dtype)
             if hidden_grad_NH is not None:
                 hidden_grad_NH[rows] = grad_CV @ weight_VH
-            if weight_grad_VH is not None:
-                _accumulate(weight_grad_VH, grad_CV, hidden_NH[rows])
+            if wants_weight:
+                weight_grad_VH = _added(weight_grad_VH, grad_CV, hidden_NH[rows], exact)
             if bias_grad_V is not None:
                 bias_grad_V += grad_CV.sum(0, dtype=exact)
         return (
@@ -219,9 +219,10 @@ def _plain_grad(
     return p_CV.mul_(factor_CV)
 
 
-def _accumulate(weight_grad_VH: Tensor, grad_CV: Tensor, hidden_CH: Tensor) -> None:
-    """weight_grad += grad^T hidden, summed over pieces in the gradient's own, wider type."""
-    if grad_CV.dtype == weight_grad_VH.dtype:
-        weight_grad_VH.addmm_(grad_CV.T, hidden_CH)
-    else:
-        weight_grad_VH += grad_CV.T @ hidden_CH
+def _added(weight_grad_VH: Tensor | None, grad_CV: Tensor, hidden_CH: Tensor, exact: torch.dtype) -> Tensor:
+    """weight_grad + grad^T hidden, summed over pieces in `exact`, at least float32; None is the first piece."""
+    if weight_grad_VH is None:
+        return (grad_CV.T @ hidden_CH).to(exact)
+    if grad_CV.dtype == exact:
+        return weight_grad_VH.addmm_(grad_CV.T, hidden_CH)
+    return weight_grad_VH.add_(grad_CV.T @ hidden_CH)

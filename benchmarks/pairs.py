@@ -1,0 +1,109 @@
+"""Two ways to the same numbers, timed in turn: A B A B …, so that whatever else the machine does meets both."""
+
+from __future__ import annotations
+
+import gc
+import json
+import multiprocessing
+import os
+import resource
+import statistics
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+RESULTS = Path(__file__).parent / "results.json"
+
+
+@dataclass(frozen=True)
+class Result:
+    """`ratio` is the median of the pairs' peer / ours: above 1, ours needs less. `unit` is that of ours and peer."""
+
+    name: str
+    ours: float
+    peer: float
+    unit: str
+    ratio: float
+    ratio_min: float
+    ratio_max: float
+    pairs: int
+
+
+def timed(name: str, ours: Callable[[], float], peer: Callable[[], float], pairs: int) -> Result:
+    """Seconds of each side. A side returns its own seconds, so that setting up is not counted; the first of each is
+    thrown away."""
+    ours()
+    peer()
+    measured = []
+    for _ in range(pairs):
+        gc.collect()
+        mine = ours()
+        gc.collect()
+        measured.append((mine, peer()))
+    return _result(name, "s", measured)
+
+
+def peak_memory(name: str, ours: Callable[[], None], peer: Callable[[], None]) -> Result:
+    """10^9 bytes that a side's process holds at its peak, beyond what it held before: one fresh process each.
+
+    The sides must be importable functions that set up, call `from_here`, and work.
+    """
+    measured = [(_in_a_process(ours), _in_a_process(peer))]
+    return _result(name, "GB", measured)
+
+
+def from_here() -> None:
+    """What this process has held so far does not count for `peak_memory`."""
+    gc.collect()
+    # Writing 5 resets the peak to what is held now (proc(5), clear_refs).
+    Path("/proc/self/clear_refs").write_text("5")
+    os.environ["BENCHMARK_HELD_KB"] = str(_status_kb("VmRSS"))
+
+
+def clock(work: Callable[[], object]) -> float:
+    """Seconds of one call."""
+    began = time.perf_counter()
+    work()
+    return time.perf_counter() - began
+
+
+def record(*results: Result) -> None:
+    """Print, and keep in results.json, where a name has one entry."""
+    kept = json.loads(RESULTS.read_text()) if RESULTS.exists() else []
+    names = {result.name for result in results}
+    kept = [entry for entry in kept if entry["name"] not in names] + [asdict(result) for result in results]
+    RESULTS.write_text(json.dumps(sorted(kept, key=lambda entry: entry["name"]), indent=1) + "\n")
+    for r in results:
+        print(
+            f"{r.name}: ours {r.ours:.3g} {r.unit}, peer {r.peer:.3g} {r.unit}, "
+            f"ratio {r.ratio:.2f} [{r.ratio_min:.2f}, {r.ratio_max:.2f}] of {r.pairs} pairs"
+        )
+
+
+def _result(name: str, unit: str, measured: list[tuple[float, float]]) -> Result:
+    ratios = [peer / ours for ours, peer in measured]
+    ours, peer = (statistics.median(side) for side in zip(*measured, strict=True))
+    return Result(name, ours, peer, unit, statistics.median(ratios), min(ratios), max(ratios), len(measured))
+
+
+def _in_a_process(side: Callable[[], None]) -> float:
+    context = multiprocessing.get_context("spawn")
+    inbox: multiprocessing.Queue[float] = context.Queue()
+    process = context.Process(target=_measured, args=(side, inbox))
+    process.start()
+    peak = inbox.get(timeout=900)
+    process.join()
+    return peak
+
+
+def _measured(side: Callable[[], None], inbox: multiprocessing.Queue[float]) -> None:
+    os.environ["BENCHMARK_HELD_KB"] = "0"
+    side()
+    peak_kb = _status_kb("VmHWM") or resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    inbox.put((peak_kb - int(os.environ["BENCHMARK_HELD_KB"])) * 1024 / 1e9)
+
+
+def _status_kb(key: str) -> int:
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return next((int(line.split()[1]) for line in lines if line.startswith(f"{key}:")), 0)
