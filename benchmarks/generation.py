@@ -32,7 +32,7 @@ class OurDraws:
     def __init__(self, requests: Sequence[Request]) -> None:
         self._keys_B, self._position, self.seconds = keys([r.stream for r in requests], CPU), 0, 0.0
 
-    def __call__(self, ids_BL: Tensor, logits_BV: Tensor) -> Tensor:
+    def __call__(self, _: Tensor, logits_BV: Tensor) -> Tensor:
         began = time.perf_counter()
         token_B, _ = draw(logits_BV, uniforms(self._keys_B, self._position), SAMPLING)
         self._position += 1

@@ -61,17 +61,17 @@ def _claimed(inner: Any) -> Parts | None:
 def _agree(inner: nn.Module, parts: Parts) -> bool:
     head = parts.head
     ids_1L = torch.tensor([[0, len(head.weight_VH) - 1]], device=head.weight_VH.device)
-    with _as_in_evaluation(inner), torch.autocast(ids_1L.device.type, enabled=False):
+    with as_in_evaluation(inner), torch.autocast(ids_1L.device.type, enabled=False):
         whole_1LV: Tensor = inner(input_ids=ids_1L, use_cache=False).logits
         hidden_1LH: Tensor = parts.decoder(input_ids=ids_1L, use_cache=False).last_hidden_state
         if hidden_1LH.shape[-1] != head.weight_VH.shape[-1]:
             return False
-    gap = (whole_1LV - logits_of(hidden_1LH, head)).abs().max().item()
+        gap = (whole_1LV - logits_of(hidden_1LH, head)).abs().max().item()
     return gap <= _TOLERANCE[whole_1LV.dtype] * whole_1LV.abs().max().item()
 
 
 @contextmanager
-def _as_in_evaluation(model: nn.Module) -> Iterator[None]:
+def as_in_evaluation(model: nn.Module) -> Iterator[None]:
     """Without dropout, which would also take numbers from the run's random stream."""
     training = [module for module in model.modules() if module.training]
     model.eval()

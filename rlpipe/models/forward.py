@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from rlpipe.models.decoder import parts_of
-from rlpipe.ops.head import logits_of, token_stats
+from rlpipe.ops.head import TokenStats, logits_of, token_stats
 from rlpipe.ops.logprobs import entropy, selective_log_softmax
 from rlpipe.ops.masking import zero_outside
 from rlpipe.types import PaddedBatch
@@ -66,23 +66,33 @@ def response_stats(model: nn.Module, batch: PaddedBatch, *, temperature: float) 
     if parts is None:
         return response_logits(model, batch).stats(batch, temperature=temperature)
     hidden_BTH = _before_response(_hidden(parts.decoder, batch), batch)
-    mask_BT = batch.response_mask_BT
-    at_N = mask_BT.flatten().nonzero().squeeze(1)
+    at_N = real_places(batch)
     stats = token_stats(
         hidden_BTH.flatten(0, 1).index_select(0, at_N),
         batch.response_ids_BT.flatten().index_select(0, at_N),
         parts.head,
         temperature=temperature,
     )
+    return placed(stats, batch, at_N, hidden_BTH)
 
-    def placed(value_N: Tensor) -> Tensor:
+
+def real_places(batch: PaddedBatch) -> Tensor:
+    """[N] int64: where in [B, T], laid out in one row, the responses' real tokens stand."""
+    return batch.response_mask_BT.flatten().nonzero().squeeze(1)
+
+
+def placed(stats: TokenStats, batch: PaddedBatch, at_N: Tensor, hidden_BTH: Tensor) -> ResponseStats:
+    """The stats of the real tokens, back at their places."""
+    mask_BT = batch.response_mask_BT
+
+    def spread(value_N: Tensor) -> Tensor:
         return value_N.new_zeros(mask_BT.numel()).index_copy(0, at_N, value_N).view_as(mask_BT)
 
     return ResponseStats(
-        placed(stats.logp_N),
-        placed(stats.plain_logp_N),
-        placed(stats.entropy_N),
-        placed(stats.likeliest_N),
+        spread(stats.logp_N),
+        spread(stats.plain_logp_N),
+        spread(stats.entropy_N),
+        spread(stats.likeliest_N),
         hidden_BTH,
     )
 

@@ -111,6 +111,11 @@ def test_what_the_config_does_not_tell_is_found_out_and_said_once(caplog):
     assert parts_of(_model("llama")) is not None
 
 
+def test_a_run_in_bfloat16_is_no_reason(tiny):
+    with torch.autocast("cpu", torch.bfloat16):
+        assert parts_of(tiny) is not None
+
+
 def test_values_are_0_where_masked_and_nothing_flows_back_from_there(tiny):
     batch = collate(EXAMPLES, 0)
     stats = response_stats(tiny, batch, temperature=1.0)
