@@ -84,8 +84,6 @@ class SlotPool:
         """See `Pool`. Only rows that change their place are copied."""
         moved = [(old, new) for new, old in enumerate(rows) if old != new]
         self._rows = len(rows)
-        if not rows:
-            self.first = self.end
         if not moved:
             return
         old_M, new_M = torch.tensor(moved, device=self._layers[0].all_keys.device).unbind(1)
