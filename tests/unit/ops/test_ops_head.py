@@ -1,5 +1,7 @@
 """The chunked head gives the numbers and gradients of whole logits, and whole logits never exist."""
 
+import math
+
 import pytest
 import torch
 from torch.autograd import gradcheck
@@ -8,7 +10,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from rlpipe.errors import ShapeError
 from rlpipe.ops import head as module
-from rlpipe.ops.head import Head, token_stats
+from rlpipe.ops.head import Head, logits_of, token_stats
 from rlpipe.ops.logprobs import entropy, selective_log_softmax
 
 N, H, V = 7, 4, 11
@@ -91,6 +93,17 @@ def test_float32_is_within_1e5_of_float64(pieces):
         assert (ours.double() - naive).abs().max() < 1e-5 * naive.abs().max()
 
 
+def test_all_logits_are_scaled_then_capped():
+    # W h + b = 1 * 3 + 1 = 4 and 2 * 3 - 1 = 5; half of it 2 and 2.5; capped at 3: 3 tanh(2/3), 3 tanh(2.5/3).
+    hidden, weight, bias = torch.tensor([[3.0]]), torch.tensor([[1.0], [2.0]]), torch.tensor([1.0, -1.0])
+    assert logits_of(hidden, Head(weight, bias, 1.0, None)).tolist() == [[4.0, 5.0]]
+    assert logits_of(hidden, Head(weight, None, 1.0, None)).tolist() == [[3.0, 6.0]]
+    assert logits_of(hidden, Head(weight, bias, 0.5, None)).tolist() == [[2.0, 2.5]]
+    capped = logits_of(hidden, Head(weight, bias, 0.5, 3.0))
+    assert_close(capped, torch.tensor([[3 * math.tanh(2 / 3), 3 * math.tanh(2.5 / 3)]]))
+    assert_close(logits_of(hidden, Head(weight, bias, 2.0, None)), torch.tensor([[8.0, 10.0]]))
+
+
 def test_the_likeliest_token_is_known():
     hidden, weight, bias, _ = _inputs()
     best = torch.nn.functional.linear(hidden, weight, bias).argmax(-1)
@@ -147,6 +160,8 @@ def test_autocast_multiplies_in_bfloat16_and_sums_in_float32():
         ours = _ours(hidden, weight, bias, ids, 1.0, None, 1.0)
         logits = torch.nn.functional.linear(hidden, weight, bias)
         assert logits.dtype == torch.bfloat16
+        plain = token_stats(hidden, ids, Head(weight, None, 1.0, None), temperature=1.0).logp_N
+        assert_close(plain, selective_log_softmax(torch.nn.functional.linear(hidden, weight), ids))
     assert ours[0].dtype == torch.float32
     assert_close(ours[0], selective_log_softmax(logits, ids))
     assert_close(ours[2], entropy(logits))
