@@ -17,10 +17,10 @@ from rlpipe.rewards.judges.endpoint import EndpointRespondent
 from rlpipe.rewards.judges.journal import Journal, write_judgments
 from rlpipe.rewards.judges.model_judge import ModelJudge, Respondent
 from rlpipe.rewards.judges.writer import Generate, LocalWriter, Writer
-from rlpipe.rollout.engine import TransformersEngine
 from rlpipe.stages.base import Stage
 from rlpipe.stages.bench import Bench
 from rlpipe.stages.judging import Asked, InProcess, counts, endpoint, in_process, judgments_of, on_call, settings
+from rlpipe.stages.sampling import engine
 from rlpipe.types import Completion, Request, Sampling
 
 
@@ -91,18 +91,11 @@ def comparing(work: Bench) -> Iterator[Asked]:
 
 def generating(work: Bench, judge: InProcess) -> Generate:
     """Texts of a judge in this process, by the settings of `constitution`."""
-    own, params = work.stage.params.constitution, work.stage.params
-    engine = TransformersEngine(
-        model=judge.model,
-        eos_ids=frozenset({judge.tokenizer.eos_token_id}),
-        pad_id=judge.tokenizer.pad_token_id,
-        device=work.device,
-        batch_size=params.rollout.batch_size,
-    )
+    own, drawing = work.stage.params.constitution, engine(work, judge.model, judge.tokenizer)
     sampling = Sampling(own.temperature, own.max_new_tokens)
 
     def generate(requests: Sequence[Request]) -> Sequence[Completion]:
-        return engine.generate(requests, sampling)
+        return drawing.generate(requests, sampling)
 
     return generate
 

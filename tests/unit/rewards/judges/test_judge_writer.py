@@ -35,7 +35,7 @@ def write(folder: Path, respondent: Any, asked: Sequence[Any], *, replay: bool =
 
 
 def local(tiny: Any, tokenizer: Any, *, temperature: float = 0.0, max_prompt: int = 60, tokens: int = 8) -> LocalWriter:
-    engine = TransformersEngine(tiny, frozenset({tokenizer.eos_token_id}), 0, torch.device("cpu"), 4)
+    engine = TransformersEngine(tiny, frozenset({tokenizer.eos_token_id}), torch.device("cpu"), 4)
 
     def generate(requests: Sequence[Request]) -> Sequence[Completion]:
         return engine.generate(requests, Sampling(temperature, tokens))
