@@ -1,4 +1,4 @@
-"""rlpipe's side: steps taken by the trainers that its stages use. The only file that knows how they are put together."""
+"""rlpipe's side: steps taken by the trainers that its stages use. Only this file knows how they are put together."""
 
 from __future__ import annotations
 
@@ -40,10 +40,11 @@ from rlpipe.types import Completion, Request, Sampling, Scored, Task
 Drawn = list[tuple[Ids, Ids]]
 
 SEED = 17
+DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
 # Learning rates: for a check, one that moves the weights; for timing, one so small that they stay, so that every pair
 # of a measurement is the same step.
 MOVING, STILL = 1e-4, 1e-30
-# Rows of a micro-batch.
+# Rows of a micro-batch of the trainers on fixed rows.
 MICRO = 16
 KL_COEF = {"grpo": 0.04, "ppo": 0.05}
 _NUMBERS = {
@@ -59,13 +60,13 @@ class Took:
 
     Attributes:
         seconds: of the last step.
-        phases: its seconds by phase.
+        ended: when that was, on `time.perf_counter`'s clock.
         gradients: of every optimizer step.
         drawn: every step's completions.
     """
 
     seconds: float
-    phases: Mapping[str, float]
+    ended: float
     gradients: list[Gradients]
     drawn: list[Drawn] = field(default_factory=list)
 
@@ -77,13 +78,10 @@ def reward(ids: Sequence[int]) -> float:
 
 def online(algorithm: str, work: Groups, *, steps: int, lr: float) -> Took:
     """Steps of GRPO or PPO from the weights in `work.folder`. The first of them also passes the step-0 gate."""
-    device = torch.device("cpu")
-    batching = Batching(0, device, work.dtype)
+    batching = Batching(0, DEVICE, work.dtype)
     chosen = _plan(algorithm, work, steps, lr)
     policy = policy_of(work)
-    engine = _Recording(
-        TransformersEngine(policy, work.eos, device, work.completions, precision=batching.precision)
-    )
+    engine = _Recording(TransformersEngine(policy, work.eos, DEVICE, work.completions, precision=batching.precision))
     tasks = [Task(str(i), "", "") for i in range(len(work.prompts))]
     sampler = Sampler(
         engine,
@@ -91,9 +89,9 @@ def online(algorithm: str, work: Groups, *, steps: int, lr: float) -> Took:
         EncodedTasks(tasks, list(work.prompts), 0),
         Sampling(1.0, work.longest),
         batching,
-        SEED,
+        work.seed,
     )
-    collector = Collector(sampler, engine.scores, engine.scores, chosen.budget, batching, SEED)
+    collector = Collector(sampler, engine.scores, engine.scores, chosen.budget, batching, work.seed)
     trainer = RLTrainer(
         chosen,
         policy,
@@ -103,28 +101,30 @@ def online(algorithm: str, work: Groups, *, steps: int, lr: float) -> Took:
         None,
         _blind_watch(policy),
         batching,
-        SEED,
+        work.seed,
     )
     clock = _Clock()
     with gradients_of(policy) as gradients, _store() as store:
         trainer.train(store, clock)
-    return Took(clock.last, clock.phases, gradients, engine.drawn)
+    return Took(clock.last, clock.ended, gradients, engine.drawn)
 
 
 def policy_of(work: Groups) -> nn.Module:
     """The model in `work.folder`, or a LoRA adapter on it whose random half is always the same."""
-    model = load_policy(work.folder, torch.device("cpu"))
+    model = load_policy(work.folder, DEVICE)
     torch.manual_seed(SEED)
     return learner(model, None if work.rank is None else Adapter(rank=work.rank, alpha=2 * work.rank, dropout=0.0))
 
 
-def sft(folder: Path, rows: Sequence[Row], *, steps: int, lr: float) -> Took:
+def sft(
+    folder: Path, rows: Sequence[Row], *, steps: int, lr: float, micro: int = MICRO, dtype: str = "float32"
+) -> Took:
     """Steps of supervised fine-tuning, each on all rows."""
-    model, clock = load_policy(folder, torch.device("cpu")), _Clock()
-    settings = Supervised(steps=steps, batch_size=len(rows), micro_batch_size=MICRO, optim=_optim(lr))
+    model, clock = load_policy(folder, DEVICE), _Clock()
+    settings = Supervised(steps=steps, batch_size=len(rows), micro_batch_size=micro, optim=_optim(lr))
     with gradients_of(model) as gradients, _store() as store:
-        train_sft(model, list(rows), settings, _plain(), seed=SEED, store=store, recorder=clock)
-    return Took(clock.last, clock.phases, gradients)
+        train_sft(model, list(rows), settings, Batching(0, DEVICE, dtype), seed=SEED, store=store, recorder=clock)
+    return Took(clock.last, clock.ended, gradients)
 
 
 def reward_model(folder: Path, pairs: Sequence[Pair], *, steps: int, lr: float) -> Took:
@@ -136,21 +136,22 @@ def reward_model(folder: Path, pairs: Sequence[Pair], *, steps: int, lr: float) 
     )  # fmt: skip
     with gradients_of(model) as gradients, _store() as store:
         train_reward_model(model, _encoded(pairs), settings, _plain(), seed=SEED, store=store, recorder=clock)
-    return Took(clock.last, clock.phases, gradients)
+    return Took(clock.last, clock.ended, gradients)
 
 
 def scorer_of(folder: Path) -> nn.Module:
     """A reward model on the decoder in `folder`, with always the same new head."""
     torch.manual_seed(SEED)
-    return new_reward_model(folder, torch.device("cpu"))
+    return new_reward_model(folder, DEVICE)
 
 
 def dpo(folder: Path, pairs: Sequence[Pair], *, steps: int, lr: float) -> Took:
     """Steps of DPO, each on all pairs; the seconds hold the reference's log-probs, which are computed once."""
-    policy, clock = load_policy(folder, torch.device("cpu")), _Clock()
+    policy, clock = load_policy(folder, DEVICE), _Clock()
     section = {
-        "algorithm": "dpo", "starts_from": "", "learns_from": "data/pairs", "steps": steps, "batch_size": len(pairs),
-        "micro_batch_size": MICRO, "measure_every": steps, "measure_prompts": 1, "beta": 0.1, "label_smoothing": 0.0,
+        "algorithm": "dpo", "starts_from": "", "learns_from": "data/pairs/rows", "steps": steps,
+        "batch_size": len(pairs), "micro_batch_size": MICRO,
+        "measure_every": steps, "measure_prompts": 1, "beta": 0.1, "label_smoothing": 0.0,
         "optim": _optim_section(lr),
     }  # fmt: skip
     chosen = cast(PreferencePlan, plan("dpo", Policy.model_validate(section), _rollout(1, 1)))
@@ -160,18 +161,22 @@ def dpo(folder: Path, pairs: Sequence[Pair], *, steps: int, lr: float) -> Took:
     once = time.perf_counter() - began
     with gradients_of(policy) as gradients, _store() as store:
         trainer.train(SEED, store, clock)
-    return Took(clock.last + once, {**clock.phases, "time/reference_s": once}, gradients)
+    return Took(clock.last + once, clock.ended, gradients)
 
 
 class _Clock:
     """A recorder that knows when each step ended; the first one's begin is its own."""
 
     def __init__(self) -> None:
-        self._ends, self.phases = [time.perf_counter()], {}  # type: list[float], Mapping[str, float]
+        self._ends = [time.perf_counter()]
 
-    def metrics(self, step: int, values: Mapping[str, float]) -> None:
+    def metrics(self, _: int, __: Mapping[str, float]) -> None:
         self._ends.append(time.perf_counter())
-        self.phases = {name: value for name, value in values.items() if name.startswith("time/")}
+
+    @property
+    def ended(self) -> float:
+        """When the last step ended."""
+        return self._ends[-1]
 
     @property
     def last(self) -> float:
@@ -200,15 +205,16 @@ class _Recording:
 class _NoMeasure(Measure):
     """A trainer on fixed rows also measures samples now and then, which its peers do not."""
 
-    def when_due(self, step: int, steps: int) -> Mapping[str, float]:
+    def when_due(self, _: int, __: int) -> Mapping[str, float]:
         return {}
 
 
 def _plan(algorithm: str, work: Groups, steps: int, lr: float) -> RLPlan:
     section = {
-        "algorithm": algorithm, "starts_from": "", "learns_from": "data/prepared", "reward": {"number": 1.0}, "steps": steps,
-        "prompts_per_step": len(work.prompts), "group_size": work.group, "epochs": 1, "minibatches": 1,
-        "micro_batch_size": MICRO, "kl_coef": KL_COEF[algorithm], **_NUMBERS[algorithm], "optim": _optim_section(lr),
+        "algorithm": algorithm, "starts_from": "", "learns_from": "data/prepared", "reward": {"number": 1.0},
+        "steps": steps, "prompts_per_step": len(work.prompts), "group_size": work.group, "epochs": 1, "minibatches": 1,
+        "micro_batch_size": work.micro, "optim": _optim_section(lr), "kl_coef": KL_COEF[algorithm],
+        **_NUMBERS[algorithm],
     }  # fmt: skip
     return cast(RLPlan, plan(algorithm, Policy.model_validate(section), _rollout(work.longest, work.completions)))
 
@@ -216,7 +222,7 @@ def _plan(algorithm: str, work: Groups, steps: int, lr: float) -> RLPlan:
 def _critic(algorithm: str, work: Groups, chosen: RLPlan, batching: Batching) -> Critic:
     if algorithm != "ppo":
         return NoCritic(None)
-    return SeparateCritic(new_critic(work.folder, torch.device("cpu")), chosen, updates_of(chosen), batching)
+    return SeparateCritic(new_critic(work.folder, DEVICE), chosen, updates_of(chosen), batching)
 
 
 def _rollout(longest: int, rows: int) -> Rollout:
@@ -236,7 +242,7 @@ def _optim(lr: float) -> Optim:
 
 
 def _plain() -> Batching:
-    return Batching(0, torch.device("cpu"), "float32")
+    return Batching(0, DEVICE, "float32")
 
 
 def _encoded(pairs: Sequence[Pair]) -> EncodedPairs:
@@ -248,7 +254,7 @@ def _blind_watch(policy: nn.Module) -> Watching:
     off = Sentinel(limit=2.0, action="off")
     settings = Watch(
         heldout={"number": 1.0}, window=5, keep="last", repetition_ngram=8, canary_prompts=0,
-        sentinels=Sentinels(**{name: off for name in Sentinels.model_fields}),
+        sentinels=Sentinels(**dict.fromkeys(Sentinels.model_fields, off)),
     )  # fmt: skip
     return Watching(settings, Snapshot(policy), None)
 

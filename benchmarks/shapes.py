@@ -8,7 +8,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import datasets
 import torch
+import transformers
 from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import (
     LlamaConfig,
@@ -43,6 +45,7 @@ class Groups:
         group: completions to each prompt.
         longest: tokens of a completion, at most.
         eos: the tokens that end one.
+        micro: completions in a forward pass, on rlpipe's side.
         rank: of a LoRA adapter; None trains all weights.
     """
 
@@ -51,8 +54,10 @@ class Groups:
     group: int
     longest: int
     eos: frozenset[int]
+    micro: int
     dtype: str = "float32"
     rank: int | None = None
+    seed: int = 17
 
     @property
     def completions(self) -> int:
@@ -60,14 +65,28 @@ class Groups:
         return len(self.prompts) * self.group
 
 
-def arguments(description: str, pairs: int) -> argparse.Namespace:
-    """What every benchmark takes: the number of pairs and of threads."""
+def arguments(description: str, pairs: int, which: Sequence[str] = ()) -> argparse.Namespace:
+    """What every benchmark takes: the number of pairs and of threads, and `which` of its parts (all, if none is)."""
     parser = argparse.ArgumentParser(description=description)
     parser.add_argument("--pairs", type=int, default=pairs)
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
+    if which:
+        parser.add_argument("which", nargs="*", metavar="which", help=", ".join(which))
     given = parser.parse_args()
+    if which and not set(given.which) <= set(which):
+        parser.error(f"unknown part {sorted(set(given.which) - set(which))}. Choose from {', '.join(which)}.")
+    if which and not given.which:
+        given.which = list(which)
     torch.set_num_threads(given.threads)
+    quiet()
     return given
+
+
+def quiet() -> None:
+    """No progress bars of loading and mapping between the figures."""
+    datasets.disable_progress_bars()
+    transformers.utils.logging.disable_progress_bar()
+    transformers.utils.logging.set_verbosity_error()
 
 
 def model_16m() -> Qwen2ForCausalLM:
@@ -151,7 +170,7 @@ def model_600m() -> Qwen3ForCausalLM:
 
 def group_shapes(folder: Path, prompts: Sequence[Ids], dtype: str = "float32") -> Groups:
     """8 prompts of 256 tokens, 8 completions each, geometric with mean 32, at most 128; the 15.7M model."""
-    return Groups(stored(model_16m, folder), tuple(prompts), GROUP, LONGEST, EOS, dtype)
+    return Groups(stored(model_16m, folder), tuple(prompts), GROUP, LONGEST, EOS, 16, dtype)
 
 
 def default_shapes(folder: Path) -> Groups:
@@ -160,7 +179,7 @@ def default_shapes(folder: Path) -> Groups:
     sums = ["".join(f"{draw.choice('+-')}{draw.randrange(10)}" for _ in range(4)) for _ in range(8)]
     tokenizer = characters(["0123456789+-="], 64)
     prompts = tuple(prompt_ids(tokenizer, text) for text in sums)
-    return Groups(stored(model_1m, folder), prompts, 8, 36, frozenset({62, 63}))
+    return Groups(stored(model_1m, folder), prompts, 8, 36, frozenset({62, 63}), 64)
 
 
 def stored(model: Callable[[], PreTrainedModel], folder: Path) -> Path:

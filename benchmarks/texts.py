@@ -1,7 +1,7 @@
 """Real text where it is at hand, otherwise this project's own pages.
 
-GSM8K and `rasbt_instruct` are looked for in the folder that RLPIPE_BENCHMARK_DATA names, by default `../shared/realdata`
-beside the checkout.
+GSM8K and `rasbt_instruct` are looked for in the folder that RLPIPE_BENCHMARK_DATA names, by default
+`../shared/realdata` beside the checkout.
 """
 
 from __future__ import annotations

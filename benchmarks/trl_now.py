@@ -1,7 +1,7 @@
 """TRL 1.16's side: its trainers with the settings that its users take for speed, on the same weights and rows.
 
-No gradient checkpointing, no dropout, AdamW as transformers picks it (fused), no logging, no saving, batches as large as
-named below. What is set against TRL's defaults is what makes both sides the same step: learning rate, AdamW's second
+No gradient checkpointing, no dropout, AdamW as transformers picks it (fused), no logging, no saving, batches as large
+as named below. What is set against TRL's defaults is what makes both sides the same step: learning rate, AdamW's second
 beta, no clip, and GRPO's mean over sequences (`loss_type="grpo"`).
 """
 
@@ -13,9 +13,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import torch
 from datasets import Dataset
-from transformers import AutoModelForCausalLM, TrainerCallback
+from transformers import PrinterCallback, TrainerCallback
 from trl import (
     DPOConfig,
     DPOTrainer,
@@ -32,6 +31,7 @@ from benchmarks.forced import force
 from benchmarks.gradients import gradients_of
 from benchmarks.ours import Drawn, Took
 from benchmarks.shapes import Groups, Pair, Row, numbers
+from rlpipe.models.load import load_policy
 
 
 def grpo(work: Groups, drawn: Sequence[Drawn], *, lr: float, size: int) -> Took:
@@ -70,10 +70,14 @@ def sft(folder: Path, rows: Sequence[Row], *, steps: int, lr: float, packed: boo
             "completion_mask": [[0] * len(prompt) + [1] * len(response) for prompt, response in rows],
         }
     )
-    model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
-    # Packed rows are fewer: all of them are one batch.
+    model = load_policy(folder, ours.DEVICE)
+    # A pack at a time: side by side they would be one row with one large mask. There are fewer packs than rows, and
+    # an epoch's end ends a step.
     settings = SFTConfig(
-        **_common(lr, steps, len(rows), len(rows)), completion_only_loss=True, packing=packed, max_length=1024
+        **_common(lr, steps, 1 if packed else len(rows), len(rows)),
+        completion_only_loss=True,
+        packing=packed,
+        max_length=1024,
     )
     trainer = SFTTrainer(model, args=settings, train_dataset=dataset, processing_class=_numbers(model))
     return _trained(trainer)
@@ -81,7 +85,7 @@ def sft(folder: Path, rows: Sequence[Row], *, steps: int, lr: float, packed: boo
 
 def dpo(folder: Path, pairs: Sequence[Pair], *, steps: int, lr: float) -> Took:
     """Steps of DPO on all pairs at once."""
-    model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
+    model = load_policy(folder, ours.DEVICE)
     tokenizer = _numbers(model, end=pairs[0][0][1][-1])
     dataset = Dataset.from_dict(
         {
@@ -111,13 +115,13 @@ class Clock(TrainerCallback):
     """When each step began and ended."""
 
     def __init__(self) -> None:
-        self.began, self.last = 0.0, 0.0
+        self.began, self.ended = 0.0, 0.0
 
     def on_step_begin(self, *_: Any, **__: Any) -> None:
         self.began = time.perf_counter()
 
     def on_step_end(self, *_: Any, **__: Any) -> None:
-        self.last = time.perf_counter() - self.began
+        self.ended = time.perf_counter()
 
 
 def _reward(completion_ids: Sequence[Sequence[int]], **_: Any) -> list[float]:
@@ -127,9 +131,10 @@ def _reward(completion_ids: Sequence[Sequence[int]], **_: Any) -> list[float]:
 def _trained(trainer: Any) -> Took:
     clock = Clock()
     trainer.add_callback(clock)
+    trainer.remove_callback(PrinterCallback)
     with gradients_of(trainer.model) as gradients:
         trainer.train()
-    return Took(clock.last, {}, gradients)
+    return Took(clock.ended - clock.began, clock.ended, gradients)
 
 
 def _numbers(model: Any, end: int | None = None) -> Any:
@@ -149,7 +154,7 @@ def _common(lr: float, steps: int, size: int, batch: int, *, bf16: bool = False)
         "max_steps": steps,
         "bf16": bf16,
         "gradient_checkpointing": False,
-        "use_cpu": True,
+        "use_cpu": ours.DEVICE.type == "cpu",
         "report_to": "none",
         "save_strategy": "no",
         "logging_strategy": "no",
