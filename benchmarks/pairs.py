@@ -11,9 +11,14 @@ import statistics
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
+from importlib.metadata import version
+from multiprocessing.connection import Connection
 from pathlib import Path
 
+import torch
+
 RESULTS = Path(__file__).parent / "results.json"
+MACHINE = Path(__file__).parent / "machine.json"
 
 
 @dataclass(frozen=True)
@@ -30,11 +35,14 @@ class Result:
     pairs: int
 
 
-def timed(name: str, ours: Callable[[], float], peer: Callable[[], float], pairs: int) -> Result:
+def timed(
+    name: str, ours: Callable[[], float], peer: Callable[[], float], pairs: int, *, warmed_up: bool = False
+) -> Result:
     """Seconds of each side. A side returns its own seconds, so that setting up is not counted; the first of each is
-    thrown away."""
-    ours()
-    peer()
+    thrown away, unless both have worked before."""
+    if not warmed_up:
+        ours()
+        peer()
     measured = []
     for _ in range(pairs):
         gc.collect()
@@ -69,16 +77,27 @@ def clock(work: Callable[[], object]) -> float:
 
 
 def record(*results: Result) -> None:
-    """Print, and keep in results.json, where a name has one entry."""
+    """Print, and keep in results.json, where a name has one entry; what they were measured on, in machine.json."""
     kept = json.loads(RESULTS.read_text()) if RESULTS.exists() else []
     names = {result.name for result in results}
     kept = [entry for entry in kept if entry["name"] not in names] + [asdict(result) for result in results]
     RESULTS.write_text(json.dumps(sorted(kept, key=lambda entry: entry["name"]), indent=1) + "\n")
+    MACHINE.write_text(json.dumps(machine(), indent=1) + "\n")
     for r in results:
         print(
             f"{r.name}: ours {r.ours:.3g} {r.unit}, peer {r.peer:.3g} {r.unit}, "
             f"ratio {r.ratio:.2f} [{r.ratio_min:.2f}, {r.ratio_max:.2f}] of {r.pairs} pairs"
         )
+
+
+def machine() -> dict[str, str]:
+    """What figures depend on: cores, the instruction sets of matrix products, versions."""
+    flags = Path("/proc/cpuinfo").read_text().split() if Path("/proc/cpuinfo").exists() else []
+    sets = [name for name in ("avx2", "avx512f", "avx512_bf16", "amx_bf16") if name in flags]
+    found = {"cores": str(os.cpu_count()), "instructions": " ".join(sets) or "unknown"}
+    if torch.cuda.is_available():
+        found["gpu"] = torch.cuda.get_device_name()
+    return found | {name: version(name) for name in ("torch", "transformers", "trl")}
 
 
 def _result(name: str, unit: str, measured: list[tuple[float, float]]) -> Result:
@@ -89,19 +108,24 @@ def _result(name: str, unit: str, measured: list[tuple[float, float]]) -> Result
 
 def _in_a_process(side: Callable[[], None]) -> float:
     context = multiprocessing.get_context("spawn")
-    inbox: multiprocessing.Queue[float] = context.Queue()
-    process = context.Process(target=_measured, args=(side, inbox))
+    mine, theirs = context.Pipe()
+    process = context.Process(target=_measured, args=(side, theirs))
     process.start()
-    peak = inbox.get(timeout=900)
-    process.join()
-    return peak
+    theirs.close()
+    try:
+        # A process that dies closes its end, which ends the wait.
+        return float(mine.recv())
+    except EOFError:
+        raise RuntimeError(f"the process that measured {side} died: it may have run out of memory") from None
+    finally:
+        process.join()
 
 
-def _measured(side: Callable[[], None], inbox: multiprocessing.Queue[float]) -> None:
+def _measured(side: Callable[[], None], answer: Connection) -> None:
     os.environ["BENCHMARK_HELD_KB"] = "0"
     side()
     peak_kb = _status_kb("VmHWM") or resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    inbox.put((peak_kb - int(os.environ["BENCHMARK_HELD_KB"])) * 1024 / 1e9)
+    answer.send((peak_kb - int(os.environ["BENCHMARK_HELD_KB"])) * 1024 / 1e9)
 
 
 def _status_kb(key: str) -> int:

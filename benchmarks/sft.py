@@ -1,0 +1,38 @@
+"""A step of supervised fine-tuning on 32 rows, 15.7M parameters: rlpipe against TRL 1.16, padded and packed.
+
+    python -m benchmarks.sft
+
+Packed is TRL's `bfd`: whole rows in packs of 1,024 tokens, apart from each other by their positions. The same rows and
+the same gradients on both sides before a ratio is printed: the ratio of seconds is that of real tokens a second.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from functools import partial
+from pathlib import Path
+
+from benchmarks import ours, shapes, trl_now
+from benchmarks.offline import compared
+from benchmarks.pairs import record
+
+NAMES = {False: "SFT step, 32 rows, 15.7M, over padded", True: "SFT step, 32 rows, 15.7M, over packed"}
+ROWS = 32
+
+
+def main() -> None:
+    given = shapes.arguments("A step of supervised fine-tuning against TRL 1.16.", pairs=5)
+    source, rows = shapes.demonstrations(ROWS)
+    tokens = sum(len(prompt) + len(response) for prompt, response in rows)
+    print(f"{len(rows)} rows from {source}, {tokens} tokens")
+    with tempfile.TemporaryDirectory() as folder:
+        model = shapes.stored(shapes.model_16m, Path(folder))
+        for packed, name in NAMES.items():
+            peer = partial(trl_now.sft, model, rows, packed=packed)
+            results = compared(name, partial(ours.sft, model, rows), peer, given.pairs)
+            record(*results)
+            print(f"tokens a second: ours {tokens / results[0].ours:.0f}, TRL {tokens / results[0].peer:.0f}")
+
+
+if __name__ == "__main__":
+    main()
