@@ -17,9 +17,11 @@ from torch.autograd.function import once_differentiable
 from rlpipe.errors import ShapeError
 
 # Logits at once: as many rows as make this many numbers (8 MB in float32), but never so few that reading the weights
-# costs more than multiplying with them. What fits at once is kept for the backward pass.
+# costs more than multiplying with them.
 _ELEMENTS = 1 << 21
 _LEAST_ROWS = 128
+# As many (64 MB in float32) are kept for the backward pass; where there are more, all are made anew.
+_KEPT_ELEMENTS = 1 << 24
 
 
 @dataclass(frozen=True)
@@ -105,26 +107,28 @@ class _Stats(torch.autograd.Function):
         temperature: float,
     ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         pieces = list(_pieces(len(hidden_NH), len(weight_VH)))
-        parts = []
+        parts, kept = [], list[Tensor]()
+        keeps = any(ctx.needs_input_grad) and len(hidden_NH) * len(weight_VH) <= _KEPT_ELEMENTS
         for rows in pieces:
             logits_CV = _logits(hidden_NH[rows], weight_VH, bias_V, scale, softcap)
             parts.append(_read(logits_CV, ids_N[rows], temperature))
+            if keeps:
+                kept.append(logits_CV)  # already less its maximum
         logp_N, plain_N, entropy_N, likeliest_N, peak_N, mass_N, tempered_mass_N = (
             torch.cat(column) for column in zip(*parts, strict=True)
         )
-        kept = logits_CV if len(pieces) == 1 else None  # already less its maximum
         ctx.numbers = (scale, softcap, temperature)
         ctx.set_materialize_grads(False)
         ctx.mark_non_differentiable(likeliest_N)
         ctx.save_for_backward(
-            hidden_NH, weight_VH, bias_V, ids_N, entropy_N, peak_N, mass_N, tempered_mass_N, kept
+            hidden_NH, weight_VH, bias_V, ids_N, entropy_N, peak_N, mass_N, tempered_mass_N, *kept
         )  # fmt: skip
         return logp_N, plain_N, entropy_N, likeliest_N
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, *upstream: Tensor | None) -> tuple[Tensor | None, ...]:
-        hidden_NH, weight_VH, bias_V, ids_N, entropy_N, peak_N, mass_N, tempered_mass_N, kept = ctx.saved_tensors
+        hidden_NH, weight_VH, bias_V, ids_N, entropy_N, peak_N, mass_N, tempered_mass_N, *kept = ctx.saved_tensors
         scale, softcap, temperature = ctx.numbers
         wants_hidden, wants_weight, wants_bias = ctx.needs_input_grad[:3]
         exact = peak_N.dtype
@@ -136,10 +140,10 @@ class _Stats(torch.autograd.Function):
         hidden_grad_NH = torch.empty_like(hidden_NH) if wants_hidden else None
         weight_grad_VH: Tensor | None = None
         bias_grad_V = torch.zeros_like(bias_V, dtype=exact) if wants_bias else None
-        for rows in _pieces(len(hidden_NH), len(weight_VH)):
+        for number, rows in enumerate(_pieces(len(hidden_NH), len(weight_VH))):
             peak_C1 = peak_N[rows].unsqueeze(1)
-            if kept is not None:
-                x_CV = kept
+            if kept:
+                x_CV = kept[number]
             else:
                 x_CV = _logits(hidden_NH[rows], weight_VH, bias_V, scale, softcap).sub_(peak_C1)
             grad_CV = _plain_grad(x_CV, mass_N[rows], entropy_N[rows], plain_grad_N[rows],

@@ -12,7 +12,9 @@ import torch
 from torch import nn
 
 from rlpipe.errors import ConfigError
+from rlpipe.rollout.attention import grouped_heads
 from rlpipe.rollout.decode import Decoder
+from rlpipe.rollout.layout import by_columns
 from rlpipe.rollout.pools import Pool, SlotPool, WholePool, serves_slots
 from rlpipe.types import Completion, Request, Sampling
 
@@ -56,7 +58,7 @@ class TransformersEngine:
         if not requests:
             return []
         config: Any = self.model.config
-        with self.precision():
+        with self.precision(), by_columns(self.model), grouped_heads(config):
             pool = self._pool(requests, sampling, config)
             return Decoder(self.model, config, pool, requests, sampling, self.eos_ids, self.device).run()
 

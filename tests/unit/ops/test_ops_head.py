@@ -49,12 +49,14 @@ def _gradients(of, hidden, weight, bias, ids, *numbers):
     return [leaf.grad for leaf in leaves]
 
 
-@pytest.fixture(params=["at once", "in pieces"])
+@pytest.fixture(params=["at once", "in pieces", "anew"])
 def pieces(request, monkeypatch):
-    """With 2 rows at a time, 7 tokens are 4 pieces, the last one smaller."""
-    if request.param == "in pieces":
+    """With 2 rows at a time, 7 tokens are 4 pieces, the last one smaller; kept for the backward pass, or made anew."""
+    if request.param != "at once":
         monkeypatch.setattr(module, "_LEAST_ROWS", 2)
         monkeypatch.setattr(module, "_ELEMENTS", 1)
+    if request.param == "anew":
+        monkeypatch.setattr(module, "_KEPT_ELEMENTS", 1)
 
 
 NUMBERS = [(1.0, None, 1.0), (1.0, None, 0.7), (1.0, 2.0, 1.0), (0.5, 3.0, 1.3), (2.0, None, 1.0)]
