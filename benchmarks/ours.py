@@ -116,14 +116,20 @@ def policy_of(work: Groups) -> nn.Module:
     return learner(model, None if work.rank is None else Adapter(rank=work.rank, alpha=2 * work.rank, dropout=0.0))
 
 
-def sft(
-    folder: Path, rows: Sequence[Row], *, steps: int, lr: float, dtype: str = "float32"
-) -> Took:
+def sft(folder: Path, rows: Sequence[Row], *, steps: int, lr: float, dtype: str = "float32") -> Took:
     """Steps of supervised fine-tuning, each on all rows."""
     model, clock = load_policy(folder, DEVICE), _Clock()
     settings = Supervised(steps=steps, batch_size=len(rows), optim=_optim(lr))
     with gradients_of(model) as gradients, _store() as store:
-        train_sft(model, list(rows), settings, Batching(0, DEVICE, dtype, MICRO_TOKENS), seed=SEED, store=store, recorder=clock)
+        train_sft(
+            model,
+            list(rows),
+            settings,
+            Batching(0, DEVICE, dtype, MICRO_TOKENS),
+            seed=SEED,
+            store=store,
+            recorder=clock,
+        )
     return Took(clock.last, clock.ended, gradients)
 
 
@@ -150,7 +156,7 @@ def dpo(folder: Path, pairs: Sequence[Pair], *, steps: int, lr: float) -> Took:
     policy, clock = load_policy(folder, DEVICE), _Clock()
     section = {
         "algorithm": "dpo", "starts_from": "", "learns_from": "data/pairs/rows", "steps": steps,
-        "batch_size": len(pairs), 
+        "batch_size": len(pairs),
         "measure_every": steps, "measure_prompts": 1, "beta": 0.1, "label_smoothing": 0.0,
         "optim": _optim_section(lr),
     }  # fmt: skip

@@ -142,10 +142,8 @@ class _Stats(torch.autograd.Function):
         bias_grad_V = torch.zeros_like(bias_V, dtype=exact) if wants_bias else None
         for number, rows in enumerate(_pieces(len(hidden_NH), len(weight_VH))):
             peak_C1 = peak_N[rows].unsqueeze(1)
-            if kept:
-                x_CV = kept[number]
-            else:
-                x_CV = _logits(hidden_NH[rows], weight_VH, bias_V, scale, softcap).sub_(peak_C1)
+            anew = None if kept else _logits(hidden_NH[rows], weight_VH, bias_V, scale, softcap).sub_(peak_C1)
+            x_CV = kept[number] if anew is None else anew
             grad_CV = _plain_grad(x_CV, mass_N[rows], entropy_N[rows], plain_grad_N[rows],
                                   None if upstream[2] is None else entropy_grad_N[rows])  # fmt: skip
             at_token_C = plain_grad_N[rows]
