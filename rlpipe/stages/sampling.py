@@ -12,21 +12,50 @@ from rlpipe.training.samples import Sampler
 from rlpipe.types import Sampling
 
 
-def engine(work: Bench, model: nn.Module, tokenizer: PreTrainedTokenizerBase) -> Engine:
-    """What draws `model`'s completions."""
-    settings = work.stage.params.rollout
-    return TransformersEngine(
-        model=model,
-        eos_ids=frozenset({tokenizer.eos_token_id}),
-        device=work.device,
-        batch_size=settings.batch_size,
-        token_budget=settings.token_budget,
-        precision=work.batching.precision,
-    )
+def engine(
+    work: Bench, model: nn.Module, tokenizer: PreTrainedTokenizerBase, kind: str, sampling: Sampling, role: str
+) -> Engine:
+    """What draws `model`'s completions.
+
+    Args:
+        kind: transformers, vllm or vllm_server.
+        sampling: how its completions are drawn.
+        role: who the model is in this stage; an engine with a copy of the weights has a scratch folder of that name.
+    """
+    settings, eos_ids = work.stage.params.rollout, frozenset({tokenizer.eos_token_id})
+    folder = work.stage.root / ".rlpipe" / "weights" / work.stage.address / role
+    match kind:
+        case "vllm":
+            from rlpipe.rollout.vllm_engine import VLLMEngine
+
+            return VLLMEngine(
+                model,
+                eos_ids,
+                work.device,
+                work.batching.dtype,
+                settings.batch_size,
+                settings.vllm,
+                sampling,
+                folder,
+            )
+        case "vllm_server":
+            from rlpipe.rollout.vllm_server import VLLMServer
+
+            return VLLMServer(model, eos_ids, work.batching.dtype, settings.batch_size, settings.vllm, folder)
+        case _:
+            return TransformersEngine(
+                model=model,
+                eos_ids=eos_ids,
+                device=work.device,
+                batch_size=settings.batch_size,
+                token_budget=settings.token_budget,
+                precision=work.batching.precision,
+            )
 
 
-def sampler(work: Bench, model: nn.Module, tasks: EncodedTasks) -> Sampler:
+def sampler(work: Bench, model: nn.Module, tasks: EncodedTasks, role: str = "policy") -> Sampler:
     """Draws `model`'s completions for `tasks`."""
     params, settings = work.stage.params, work.stage.params.rollout
     sampling = Sampling(settings.temperature, settings.max_new_tokens, settings.top_k, settings.top_p, settings.min_p)
-    return Sampler(engine(work, model, work.tokenizer), work.tokenizer, tasks, sampling, work.batching, params.seed)
+    drawing = engine(work, model, work.tokenizer, settings.engine, sampling, role)
+    return Sampler(drawing, work.tokenizer, tasks, sampling, work.batching, params.seed)
