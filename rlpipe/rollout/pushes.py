@@ -21,7 +21,7 @@ def adapted(model: nn.Module) -> bool:
 
 def adapter_rank(model: nn.Module) -> int:
     """The rank of its adapter."""
-    return int(next(iter(model.peft_config.values())).r)  # type: ignore[union-attr, operator]
+    return int(next(iter(model.peft_config.values())).r)  # type: ignore[operator]
 
 
 @contextmanager

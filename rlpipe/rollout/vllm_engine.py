@@ -19,7 +19,6 @@ from rlpipe.rollout.pushes import adapted, adapter_rank, adapter_weights, whole_
 from rlpipe.rollout.streams import seeds
 from rlpipe.types import Completion, Request, Sampling
 
-
 # The ranks that vLLM has room for; an adapter's own is rounded up to one of them.
 _RANKS = (1, 8, 16, 32, 64, 128, 256, 320, 512)
 _ADAPTER = ("policy", 1)
@@ -114,10 +113,12 @@ class VLLMEngine:
         rows = [(prompt, reply) for prompt, replies in asked for reply in replies]
         requests = [Request((*prompt, *reply), (0, 0, 0, 0)) for prompt, reply in rows]
         params = [self._vllm().SamplingParams(max_tokens=1, prompt_logprobs=0, detokenize=False) for _ in rows]
-        found = iter([
-            _prompt_logp(output, start=len(prompt))
-            for output, (prompt, _) in zip(self._run(requests, params), rows, strict=True)
-        ])
+        found = iter(
+            [
+                _prompt_logp(output, start=len(prompt))
+                for output, (prompt, _) in zip(self._run(requests, params), rows, strict=True)
+            ]
+        )
         return [[next(found) for _ in replies] for _, replies in asked]
 
     def _run(self, requests: Sequence[Request], params: Sequence[Any]) -> list[Any]:

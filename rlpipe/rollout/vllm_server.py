@@ -158,9 +158,7 @@ class VLLMServer:
         try:
             status, text = self._sent(method, path, body)
         except OSError as error:
-            raise ConfigError(
-                f"rollout.vllm.base_url={self._url}: nobody answers ({error}). {_START}"
-            ) from None
+            raise ConfigError(f"rollout.vllm.base_url={self._url}: nobody answers ({error}). {_START}") from None
         if status in (404, 405):
             raise ConfigError(f"rollout.vllm.base_url={self._url}: the server has no {path}. {_START}")
         if status != 200:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+from typing import TYPE_CHECKING
+
 from torch import nn
 from transformers import PreTrainedTokenizerBase
 
@@ -10,6 +13,9 @@ from rlpipe.stages.bench import Bench
 from rlpipe.training.encode import EncodedTasks
 from rlpipe.training.samples import Sampler
 from rlpipe.types import Sampling
+
+if TYPE_CHECKING:
+    from rlpipe.rollout.vllm_engine import VLLMEngine
 
 
 def engine(
@@ -23,24 +29,13 @@ def engine(
         role: who the model is in this stage; an engine with a copy of the weights has a scratch folder of that name.
     """
     settings, eos_ids = work.stage.params.rollout, frozenset({tokenizer.eos_token_id})
-    folder = work.stage.root / ".rlpipe" / "weights" / work.stage.address / role
     match kind:
         case "vllm":
-            from rlpipe.rollout.vllm_engine import VLLMEngine
-
-            return VLLMEngine(
-                model,
-                eos_ids,
-                work.device,
-                work.batching.dtype,
-                settings.batch_size,
-                settings.vllm,
-                sampling,
-                folder,
-            )
+            return vllm_engine(work, model, tokenizer, sampling, role)
         case "vllm_server":
             from rlpipe.rollout.vllm_server import VLLMServer
 
+            folder = weights_folder(work, role)
             return VLLMServer(model, eos_ids, work.batching.dtype, settings.batch_size, settings.vllm, folder)
         case _:
             return TransformersEngine(
@@ -51,6 +46,30 @@ def engine(
                 token_budget=settings.token_budget,
                 precision=work.batching.precision,
             )
+
+
+def vllm_engine(
+    work: Bench, model: nn.Module, tokenizer: PreTrainedTokenizerBase, sampling: Sampling, role: str
+) -> VLLMEngine:
+    """vLLM in this process. Arguments as in `engine`."""
+    from rlpipe.rollout.vllm_engine import VLLMEngine
+
+    settings = work.stage.params.rollout
+    return VLLMEngine(
+        model,
+        frozenset({tokenizer.eos_token_id}),
+        work.device,
+        work.batching.dtype,
+        settings.batch_size,
+        settings.vllm,
+        sampling,
+        weights_folder(work, role),
+    )
+
+
+def weights_folder(work: Bench, role: str) -> Path:
+    """Scratch for the weights of one of a stage's models."""
+    return work.stage.root / ".rlpipe" / "weights" / work.stage.address / role
 
 
 def sampler(work: Bench, model: nn.Module, tasks: EncodedTasks, role: str = "policy") -> Sampler:

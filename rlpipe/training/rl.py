@@ -181,9 +181,7 @@ class RLTrainer:
             return old_logp_BT, old_logp_BT
         return old_logp_BT, logp_in_parts(self._policy, samples.batch, self._batching, size, 1.0)
 
-    def _corrected(
-        self, adv_BT: Tensor, old_logp_BT: Tensor, samples: Samples
-    ) -> tuple[Tensor, dict[str, float]]:
+    def _corrected(self, adv_BT: Tensor, old_logp_BT: Tensor, samples: Samples) -> tuple[Tensor, dict[str, float]]:
         """[B, T] advantages times the importance weights of samples that another sampler drew; how far off it is.
 
         Every policy loss is linear in the advantage's size, so the weight that multiplies one multiplies the other;
@@ -217,12 +215,12 @@ class RLTrainer:
         else:
             sampler_gap = masked_mean(gap_BT, samples.batch.response_mask_BT).item()
             sampler_tolerance = MEAN_TOLERANCE[self._batching.dtype]
-        for what, gap, tolerance in (
+        for what, gap, limit in (
             ("policy and reference", (plain_BT - ref_logp_BT).abs().max().item(), tolerance),
             ("trainer and sampler", sampler_gap, sampler_tolerance),
         ):
-            if not gap <= tolerance:
+            if not gap <= limit:
                 raise GateError(
-                    f"step 0: log-probs of {what} differ by {gap:.2g} nats (limit {tolerance}). They must be the same "
+                    f"step 0: log-probs of {what} differ by {gap:.2g} nats (limit {limit}). They must be the same "
                     "model: check that both come from models/sft, in the same precision."
                 )
