@@ -31,7 +31,7 @@ test: $(READY)
 
 test-vllm: $(VLLM_READY)
 	@echo "== tests of the vLLM engine, for real on a CPU =="
-	$(VLLM)/python -m pytest tests/vllm
+	$(VLLM)/python -m pytest tests/vllm_cpu
 
 lint: $(READY)
 	@echo "== ruff, import-linter, mypy =="

@@ -7,6 +7,7 @@ import http.client
 import json
 import logging
 import tempfile
+import uuid
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
@@ -26,7 +27,6 @@ from rlpipe.types import Completion, Request, Sampling
 
 _log = logging.getLogger(__name__)
 
-_ADAPTER = "rlpipe-policy"
 _START = (
     "Start it with VLLM_SERVER_DEV_MODE=1 (and VLLM_ALLOW_RUNTIME_LORA_UPDATING=1 for adapters), as docs/vllm.md shows."
 )
@@ -59,6 +59,7 @@ class VLLMServer:
         self._lock = FileLock(Path(tempfile.gettempdir()) / f"rlpipe-{hashlib.sha256(self._url.encode()).hexdigest()}")
         self._served = ""
         self._mode = ""
+        self._adapter = ""
 
     def refresh(self) -> None:
         """See `Engine`. Raises: ModelError if the server does not take the weights."""
@@ -87,7 +88,7 @@ class VLLMServer:
     def _body(self, request: Request, seed: int, sampling: Sampling) -> dict[str, Any]:
         cuts = {"top_k": sampling.top_k, "top_p": sampling.top_p, "min_p": sampling.min_p}
         return {
-            "model": _ADAPTER if adapted(self._model) else self._served,
+            "model": self._adapter or self._served,
             "prompt": list(request.prompt_ids),
             "temperature": sampling.temperature,
             **{name: value for name, value in cuts.items() if value is not None},
@@ -131,9 +132,12 @@ class VLLMServer:
     def _push(self) -> None:
         """The model's weights as they are now, and nothing cached that older ones made."""
         if adapted(self._model):
+            # Under a name of its own: one loaded in place would be read from its file again for every step of a draw.
+            old, self._adapter = self._adapter, f"rlpipe-{uuid.uuid4().hex}"
+            if old:
+                self._asked("POST", "/v1/unload_lora_adapter", {"lora_name": old})
             with adapter_weights(self._model, self._folder) as folder:
-                body = {"lora_name": _ADAPTER, "lora_path": str(folder), "load_inplace": True}
-                self._asked("POST", "/v1/load_lora_adapter", body)
+                self._asked("POST", "/v1/load_lora_adapter", {"lora_name": self._adapter, "lora_path": str(folder)})
         else:
             with whole_weights(self._model, self._folder) as folder:
                 self._reload(folder)
