@@ -51,7 +51,7 @@ def truncated(ratio_BT: Tensor, *, cap: float) -> Tensor:
 
     Args: cap > 0, dimensionless.
     Source: E. L. Ionides, "Truncated importance sampling", JCGS 17, 2008; between sampler and trainer
-    arXiv:2510.26788, section 2.
+    see arXiv:2510.26788.
     """
     return ratio_BT.clamp(max=cap)
 
@@ -59,7 +59,7 @@ def truncated(ratio_BT: Tensor, *, cap: float) -> Tensor:
 def masked(ratio_BT: Tensor, *, cap: float) -> Tensor:
     """w = r where r <= cap, else 0: what the sampler drew far too seldom teaches nothing.
 
-    Args: cap > 0, dimensionless. Source: arXiv:2510.26788, section 2.
+    Args: cap > 0, dimensionless. Source: as `truncated`; arXiv:2510.26788 compares the two.
     """
     return torch.where(ratio_BT <= cap, ratio_BT, torch.zeros_like(ratio_BT))
 

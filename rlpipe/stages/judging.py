@@ -93,7 +93,8 @@ class InProcess:
     @property
     def max_length(self) -> int:
         """Tokens of question and reply."""
-        return int(self.model.config.max_position_embeddings)
+        most = int(self.model.config.max_position_embeddings)
+        return most if self.vllm is None else most - 1  # vLLM draws one token behind whatever it scores
 
     def respondent(self) -> LocalRespondent:
         """It chooses between a template's replies."""

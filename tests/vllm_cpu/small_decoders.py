@@ -29,7 +29,7 @@ def settings(base_url: str | None = None) -> VLLM:
     )
 
 
-def decoder(*, tied: bool = False) -> LlamaForCausalLM:
+def decoder(*, tied: bool = False, max_length: int = 512) -> LlamaForCausalLM:
     """The same weights every time."""
     torch.manual_seed(0)
     config = LlamaConfig(
@@ -39,7 +39,7 @@ def decoder(*, tied: bool = False) -> LlamaForCausalLM:
         num_hidden_layers=2,
         num_attention_heads=2,
         num_key_value_heads=1,
-        max_position_embeddings=512,
+        max_position_embeddings=max_length,
         tie_word_embeddings=tied,
         bos_token_id=None,
         eos_token_id=1,

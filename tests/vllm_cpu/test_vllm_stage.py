@@ -66,7 +66,7 @@ def _outputs(root: Path) -> dict[str, bytes]:
 def test_killed_and_resumed_is_never_killed(tmp_path, tokenizer):
     root, other = tmp_path / "a", tmp_path / "b"
     save(decoder(tied=True), tokenizer, root / "models/sft")
-    save(shaken(decoder(), 0.3), tokenizer, root / "models/judge")
+    save(shaken(decoder(max_length=1024), 0.3), tokenizer, root / "models/judge")
     write_rows(root / TASKS, [Task(f"t:{at}", prompt, "1") for at, prompt in enumerate(PROMPTS)])
     shutil.copytree(root, other)
     _run(root, _Tracker())
