@@ -6,6 +6,7 @@ import os
 import random
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Literal
 
@@ -67,6 +68,7 @@ class VLLMEngine:
         settings: `rollout.vllm`.
         sampling: how tokens are drawn; what `generate` is called with later must need the same log-probs.
         folder: scratch for weights.
+    Raises: ConfigError if vllm is not installed, or can give no log-probs for this way of drawing.
     """
 
     exact = False
@@ -82,6 +84,11 @@ class VLLMEngine:
         sampling: Sampling,
         folder: Path,
     ) -> None:
+        if find_spec("vllm") is None:
+            raise ConfigError(
+                "rollout.engine=vllm (or judge.engine=vllm): the package vllm is not installed here. Run pip install "
+                "'rlpipe[vllm]', or set transformers."
+            )
         self._model, self._eos_ids, self._device = model, eos_ids, device
         self._dtype, self._batch_size, self._settings = dtype, batch_size, settings
         self._mode, self._folder = logprobs_mode(sampling), folder
@@ -93,11 +100,11 @@ class VLLMEngine:
         """See `Engine`. Raises: ModelError if vLLM cannot take the weights."""
         if self._llm is None:
             return  # the first draw starts from the model as it is then
-        with self._awake():
-            self._push()
+        self._wake()  # and stay so: a draw follows
+        self._push()
 
     def generate(self, requests: Sequence[Request], sampling: Sampling) -> list[Completion]:
-        """See `Engine`. Raises: ConfigError if vllm is not installed, or the sampling needs other log-probs."""
+        """See `Engine`. Raises: ConfigError if the sampling needs other log-probs."""
         if not requests:
             return []
         if logprobs_mode(sampling) != self._mode:
@@ -192,13 +199,16 @@ class VLLMEngine:
     @contextmanager
     def _awake(self) -> Iterator[None]:
         """The engine with its memory; a GPU's is given back afterwards."""
-        if self._asleep:
-            self._llm.wake_up()
-            self._asleep = False
+        self._wake()
         try:
             yield
         finally:
             self._sleep()
+
+    def _wake(self) -> None:
+        if self._asleep:
+            self._llm.wake_up()
+            self._asleep = False
 
     def _sleep(self) -> None:
         if self._settings.sleep and self._device.type == "cuda":
@@ -206,19 +216,12 @@ class VLLMEngine:
             self._asleep = True
 
     def _vllm(self) -> Any:
-        """The library. Raises: ConfigError if it is not installed."""
+        """The library, imported when an engine starts: it takes seconds."""
         for name, value in (_ENVIRONMENT | ({} if self._device.type == "cuda" else _CPU_ENVIRONMENT)).items():
             os.environ.setdefault(name, value)
-        try:
-            import vllm
-            import vllm.lora.request
-        except ModuleNotFoundError as error:
-            if error.name != "vllm":
-                raise
-            raise ConfigError(
-                "rollout.engine=vllm: the package vllm is not installed here. Run pip install 'rlpipe[vllm]', or set "
-                "engine transformers."
-            ) from None
+        import vllm
+        import vllm.lora.request
+
         return vllm
 
 

@@ -23,11 +23,8 @@ REQUEST = Request((3, 4), (0, 0, 0, 0))
 
 @pytest.mark.skipif(find_spec("vllm") is not None, reason="vllm is installed here")
 def test_without_the_library_the_message_says_how_to_get_it(tiny, tmp_path):
-    engine = VLLMEngine(
-        tiny, frozenset({1}), torch.device("cpu"), "float32", 4, SETTINGS, Sampling(1.0, 8), tmp_path / "w"
-    )
     with pytest.raises(ConfigError, match=r"pip install 'rlpipe\[vllm\]'"):
-        engine.generate([REQUEST], Sampling(1.0, 8))
+        VLLMEngine(tiny, frozenset({1}), torch.device("cpu"), "float32", 4, SETTINGS, Sampling(1.0, 8), tmp_path / "w")
 
 
 def test_a_server_that_is_not_there_is_a_mistake_of_the_configuration(tiny, tmp_path):
