@@ -100,7 +100,7 @@ class RLTrainer:
         phases.mark("forward")
         learned_from = [fresh] if self._replay is None else self._replay.learn_from(fresh, step)
         # Where sampler and trainer were compared before any update, that comparison stands.
-        metrics = self._improver.improve(learned_from, step, self._coefficient.value) | metrics
+        metrics = metrics | self._improver.improve(learned_from, step, self._coefficient.value) | metrics
         self._coefficient.follow(metrics["kl/ref_seq_sum"])
         refresh = self._plan.budget.reference_refresh_steps
         if refresh is not None and (step + 1) % refresh == 0:
