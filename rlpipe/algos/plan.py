@@ -11,7 +11,7 @@ from pydantic import BaseModel
 from rlpipe.algos import ALGOS
 from rlpipe.algos.base import DistillationAlgo, PolicyAlgo, PreferenceAlgo, SectionAlgo, StageAlgo
 from rlpipe.algos.choices import choices_of, composed
-from rlpipe.algos.refusals import foreign, refuse_offline, refuse_online, refuse_supervised
+from rlpipe.algos.refusals import foreign, refuse_distillation, refuse_offline, refuse_online, refuse_supervised
 from rlpipe.config.load import validated
 from rlpipe.config.schema import DistillationBudget, Numbers, OfflineBudget, Params, Policy, RLBudget, Rollout
 from rlpipe.errors import ConfigError, nearest
@@ -93,6 +93,7 @@ def plan(name: str, section: Policy, rollout: Rollout) -> Plan:
     refuse_offline(at, section, algo)
     if isinstance(algo, PreferenceAlgo):
         return PreferencePlan(algo, *_read(at, section, algo, OfflineBudget, frozenset()))
+    refuse_distillation(at, algo, rollout)
     return DistillationPlan(algo, *_read(at, section, algo, DistillationBudget, frozenset()))
 
 

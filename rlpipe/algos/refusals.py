@@ -70,6 +70,15 @@ def refuse_offline(at: str, section: Policy, algo: PreferenceAlgo | Distillation
         )
 
 
+def refuse_distillation(at: str, algo: DistillationAlgo, rollout: Rollout) -> None:
+    """Raises: ConfigError where student and teacher would sample from one server."""
+    if algo.samples_of == "teacher" and rollout.engine == "vllm_server":
+        raise ConfigError(
+            f"{at}: {algo.name!r} draws from the teacher and is measured by the student's own samples, and a server "
+            "has one set of weights. Set rollout.engine: vllm or transformers."
+        )
+
+
 def refuse_supervised(at: str, section: Policy, algo: StageAlgo) -> None:
     """Raises: ConfigError unless the section learns from demonstrations."""
     if section.learns_from not in _DEMONSTRATIONS:

@@ -20,7 +20,7 @@ from rlpipe.bandit import optimum
 from rlpipe.bandit.offline import distil, learn_pairs, sampled_pairs
 from rlpipe.bandit.online import Table
 from rlpipe.bandit.table import Bandit, bandit, kl, total_variation
-from rlpipe.config.schema import Numbers, Policy, Rollout
+from rlpipe.config.schema import VLLM, Numbers, Policy, Rollout
 from rlpipe.errors import ConfigError, nearest
 
 FOUR_ARMS = bandit(
@@ -60,7 +60,11 @@ _SHAPING = {"reward_scale", "reward_clip"}
 _WEIGHTS = ("kl_coef", "beta", "tau", "odds_weight")
 _ROLLOUT = Rollout(
     engine="transformers", temperature=1.0, top_k=None, top_p=None, min_p=None,
-    max_new_tokens=1, batch_size=1, token_budget=None,
+    max_new_tokens=1, batch_size=1, token_budget=None, correction=None,
+    vllm=VLLM(
+        base_url=None, enforce_eager=True, gpu_memory_utilization=0.5, kv_cache_gb=None, max_model_len=None,
+        sleep=False, timeout_s=1.0,
+    ),
 )  # fmt: skip
 
 

@@ -6,7 +6,7 @@ import logging
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, ClassVar, Protocol
 
 import torch
 from torch import nn
@@ -25,7 +25,19 @@ _SLACK = 64
 
 
 class Engine(Protocol):
-    """Draws one completion for each request, in the requests' order."""
+    """Draws one completion for each request, in the requests' order.
+
+    Attributes:
+        exact: whether its log-probs are those of the trainer's own arithmetic, so that an update may take them for
+            the old ones.
+    """
+
+    @property
+    def exact(self) -> bool: ...
+
+    def refresh(self) -> None:
+        """The model's weights have changed since the last draw. A first draw needs no word."""
+        ...
 
     def generate(self, requests: Sequence[Request], sampling: Sampling) -> list[Completion]:
         """Tokens and the sampler's own log-probs, at the sampling temperature."""
@@ -51,6 +63,10 @@ class TransformersEngine:
     batch_size: int
     token_budget: int | None = None
     precision: Callable[[], AbstractContextManager[object]] = nullcontext
+    exact: ClassVar[bool] = True
+
+    def refresh(self) -> None:
+        """See `Engine`: it samples from the model itself."""
 
     @torch.no_grad()
     def generate(self, requests: Sequence[Request], sampling: Sampling) -> list[Completion]:

@@ -25,6 +25,11 @@ def keys(streams: Sequence[tuple[int, int, int, int]], device: torch.device) -> 
     return key_B
 
 
+def seeds(streams: Sequence[tuple[int, int, int, int]]) -> list[int]:
+    """A seed in [0, 2^63) for each stream address, for samplers with generators of their own."""
+    return [key & ((1 << 63) - 1) for key in keys(streams, torch.device("cpu")).tolist()]
+
+
 def uniforms(key_B: Tensor, position_B: Tensor | int) -> Tensor:
     """[B] float64 in [0, 1): each stream's number at a position, one for all or each its own."""
     bits_B = _mix(key_B + position_B * 0x632BE5A6)

@@ -91,8 +91,10 @@ def comparing(work: Bench) -> Iterator[Asked]:
 
 def generating(work: Bench, judge: InProcess) -> Generate:
     """Texts of a judge in this process, by the settings of `constitution`."""
-    own, drawing = work.stage.params.constitution, engine(work, judge.model, judge.tokenizer)
+    own = work.stage.params.constitution
     sampling = Sampling(own.temperature, own.max_new_tokens)
+    kind = work.stage.params.judge.engine
+    drawing = engine(work, judge.model, judge.tokenizer, kind, sampling, "judge_writing")
 
     def generate(requests: Sequence[Request]) -> Sequence[Completion]:
         return drawing.generate(requests, sampling)

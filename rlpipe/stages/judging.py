@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
@@ -22,13 +22,17 @@ from rlpipe.rewards.judges import JUDGES, Judge
 from rlpipe.rewards.judges.build import endpoint_judge, local_judge
 from rlpipe.rewards.judges.embedded import VERDICT
 from rlpipe.rewards.judges.journal import write_judgments
-from rlpipe.rewards.judges.local import LocalRespondent
+from rlpipe.rewards.judges.local import LocalRespondent, live
 from rlpipe.rewards.judges.model_judge import OUTCOMES, Call, ModelJudge, OnCall, Tally
 from rlpipe.rewards.judges.settings import Endpoint, Judging
 from rlpipe.rewards.judges.templates import Template, choice_template, score_template
 from rlpipe.stages.base import Stage
 from rlpipe.stages.bench import Bench
 from rlpipe.tracking import Tracker
+from rlpipe.types import Sampling
+
+if TYPE_CHECKING:
+    from rlpipe.rollout.vllm_engine import VLLMEngine
 
 EMBEDDED = "models/judge"
 
@@ -79,25 +83,28 @@ def judgments_of(stage: Stage) -> str:
 
 @dataclass(frozen=True)
 class InProcess:
-    """The model of a judge in this process; `name` identifies its weights."""
+    """The model of a judge in this process; `name` identifies its weights, `vllm` runs them where that was asked."""
 
     model: PreTrainedModel
     tokenizer: PreTrainedTokenizerBase
     name: str
+    vllm: VLLMEngine | None = None
 
     @property
     def max_length(self) -> int:
         """Tokens of question and reply."""
-        return int(self.model.config.max_position_embeddings)
+        most = int(self.model.config.max_position_embeddings)
+        return most if self.vllm is None else most - 1  # vLLM draws one token behind whatever it scores
 
     def respondent(self) -> LocalRespondent:
         """It chooses between a template's replies."""
         return LocalRespondent(
-            self.model,
+            live(self.model) if self.vllm is None else self.vllm.reply_logps,
             self.name,
             encode_prompt=partial(prompt_ids, self.tokenizer),
             encode_reply=partial(response_ids, self.tokenizer),
             max_length=self.max_length,
+            engine=None if self.vllm is None else "vllm",
         )
 
 
@@ -113,7 +120,16 @@ def in_process(work: Bench) -> InProcess:
 
 
 def _loaded(work: Bench, at: Path | str, name: str) -> InProcess:
-    return InProcess(load_policy(at, work.device), load_tokenizer(at), name)
+    model, tokenizer = load_policy(at, work.device), load_tokenizer(at)
+    return InProcess(model, tokenizer, name, _vllm(work, model, tokenizer))
+
+
+def _vllm(work: Bench, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> VLLMEngine | None:
+    if work.stage.params.judge.engine != "vllm":
+        return None
+    from rlpipe.stages.sampling import vllm_engine
+
+    return vllm_engine(work, model, tokenizer, Sampling(0.0, 1), "judge")
 
 
 @contextmanager

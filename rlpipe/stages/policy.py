@@ -89,6 +89,7 @@ def _online(work: Bench, chosen: RLPlan, policy: nn.Module, draws: Sampler, stor
         watch,
         work.batching,
         params.seed,
+        params.rollout.correction,
     )
     return trainer.train(store, work.stage.tracker), watch
 
@@ -141,7 +142,7 @@ def _from_teacher(
     stage = work.stage
     teacher = load_teacher(stage.path(stage.params.policy[stage.item].learns_from), work.tokenizer, work.device)
     measure = _measure(work, chosen.budget, policy, reference_of(policy), draws, asked)
-    source = draws if chosen.algo.samples_of == "student" else sampler(work, teacher, draws.tasks)
+    source = draws if chosen.algo.samples_of == "student" else sampler(work, teacher, draws.tasks, "teacher")
     trainer = DistillationTrainer(chosen, policy, teacher, source, measure, work.batching, stage.params.seed)
     return trainer.train(store, stage.tracker), measure.watch
 

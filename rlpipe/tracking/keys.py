@@ -16,6 +16,7 @@ EVERY = "every trainer"
 BAKEOFF = "rlpipe bakeoff"
 CORRECTED = "losses with importance weights"
 CRITIC = "every algorithm with a critic"
+VLLM = "rollout.engine: vllm, vllm_server"
 HINGE = "kl_placed: hinge"
 JUDGED = "every stage that asks a judge"
 
@@ -66,8 +67,10 @@ KEYS: tuple[Key, ...] = (
     Key("kl/coef", "weight of the KL penalty in force at this step", "1", "as set", RL),
     Key("kl/old_new", "mean over tokens of r − 1 − log r, r = π(a) / π_sampled(a) at the sampling "
         "temperature, as each update begins; averaged over the step's updates", "nats a token", "< 0.02", RL),
-    Key("kl/rollout_train", "the same in the step's first update alone: nothing has been learned yet, so "
-        "what differs there is sampler against trainer", "nats a token", "< 0.001", RL),
+    Key("kl/rollout_train", "the same before anything has been learned from the step's samples, so what differs is "
+        "sampler against trainer, r = π_trainer(a) / π_sampler(a): by the first update's own forward pass, or, for a "
+        "sampler with arithmetic of its own, by one before it", "nats a token",
+        "< 0.001; with vLLM in bfloat16 < 0.01", RL),
     Key("kl/threshold", "KL a response may have before the penalty begins", "nats a response", "as set", HINGE),
     Key("kl/violation", "mean over samples of max(0, KL of the response − threshold)", "nats a response",
         "near 0", HINGE),
@@ -122,6 +125,16 @@ KEYS: tuple[Key, ...] = (
     Key("is/trunc_frac", "share of weights that were truncated", "share", "< 0.05", CORRECTED),
     Key("is/staleness", "updates between the policy that sampled and the one that learns, mean over the step's",
         "updates", "≤ replay_steps × updates a step", "replay_steps"),
+    Key("is/rollout_ratio_min", "smallest r = π_trainer(a) / π_sampler(a) over the step's tokens, before any cap", "1",
+        "> 0.1", VLLM),
+    Key("is/rollout_ratio_p01", "its 1% quantile", "1", "0.9 to 1", VLLM),
+    Key("is/rollout_ratio_p50", "its median", "1", "0.99 to 1.01", VLLM),
+    Key("is/rollout_ratio_p99", "its 99% quantile", "1", "1 to 1.1", VLLM),
+    Key("is/rollout_ratio_max", "the largest", "1", "< 10; steps with more want rollout.correction", VLLM),
+    Key("is/correction_mean", "mean over tokens of the weight that corrects for the sampler, after its cap", "1",
+        "0.95 to 1.05", "rollout.correction"),
+    Key("is/correction_cut_frac", "share of tokens whose weight was above the cap: truncated or masked", "share",
+        "< 0.01", "rollout.correction"),
     # ---- length
     Key("length/mean", "mean over samples of response tokens, the end token included", "tokens", "stable",
         POLICY),

@@ -57,6 +57,8 @@ class DistillationTrainer:
         metrics = dict(self._measure.when_due(step, budget.steps))
         phases.mark("measure")
         index = batch_indices(len(self._sampler.tasks.tasks), budget.prompts_per_step, step, self._seed)
+        if self._plan.algo.samples_of == "student":
+            self._sampler.engine.refresh()
         samples = self._sampler.draw(index, budget.group_size, step)
         self._budget.spend(samples.tokens)
         phases.mark("rollout")

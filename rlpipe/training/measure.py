@@ -41,6 +41,7 @@ class Measure:
         """Metrics of every `every`-th step and of the last one; nothing at the others."""
         if step % self.every and step != steps - 1:
             return {}
+        self.sampler.engine.refresh()
         samples = self.sampler.draw(range(min(self.prompts, len(self.sampler.tasks.tasks))), 1, step)
         logp_BT = logp_in_parts(self.policy, samples.batch, self.batching, 1.0)
         ref_BT = reference_logp(self.reference, samples.batch, self.batching)

@@ -10,8 +10,10 @@ from torch import Tensor, nn
 from rlpipe.algos.objective import estimate
 from rlpipe.algos.plan import RLPlan
 from rlpipe.checkpoint.store import Rows, Stateful, Store
+from rlpipe.config.schema import Correction
 from rlpipe.errors import GateError
 from rlpipe.models.learner import Reference
+from rlpipe.ops.importance import LEVELS, MODES, mismatch
 from rlpipe.ops.masking import masked_mean, masked_std, zero_outside
 from rlpipe.ops.needs import needs_of
 from rlpipe.ops.rewards import terminal
@@ -29,6 +31,9 @@ from rlpipe.training.watch import Seen, Watch
 # Largest log-prob difference (nats) at step 0 between what must be the same model: float32 arithmetic in
 # another order, or bfloat16's three digits.
 GATE_TOLERANCE = {"float32": 1e-3, "bfloat16": 0.3}
+# The same in the mean, between the trainer and a sampler with arithmetic of its own: in bfloat16 a token in thousands
+# may be far off.
+MEAN_TOLERANCE = {"float32": 1e-3, "bfloat16": 0.05}
 
 # Rewards per token beside the score: [B, T] reward units for some samples.
 ProcessReward = Callable[[Samples], Tensor]
@@ -48,7 +53,9 @@ class RLTrainer:
         watch: Watch,
         batching: Batching,
         seed: int,
+        correction: Correction | None = None,
     ) -> None:
+        self._correction = correction
         self._plan, self._policy, self._reference, self._critic = plan, policy, reference, critic
         self._collector, self._process_reward, self._watch = collector, process_reward, watch
         self._batching, self._seed = batching, seed
@@ -85,13 +92,15 @@ class RLTrainer:
 
     def _one_step(self, step: int) -> StepResult:
         phases = Phases()
+        self._collector.sampler.engine.refresh()
         collected = self._collector.collect(step)
         self._budget.spend(collected.tokens)
         phases.mark("rollout")
         fresh, metrics = self._experience(collected, step)
         phases.mark("forward")
         learned_from = [fresh] if self._replay is None else self._replay.learn_from(fresh, step)
-        metrics |= self._improver.improve(learned_from, step, self._coefficient.value)
+        # Where sampler and trainer were compared before any update, that comparison stands.
+        metrics = metrics | self._improver.improve(learned_from, step, self._coefficient.value) | metrics
         self._coefficient.follow(metrics["kl/ref_seq_sum"])
         refresh = self._plan.budget.reference_refresh_steps
         if refresh is not None and (step + 1) % refresh == 0:
@@ -104,7 +113,7 @@ class RLTrainer:
         plan, samples, batch = self._plan, collected.samples, collected.samples.batch
         mask_BT = batch.response_mask_BT
         ref_logp_BT = reference_logp(self._reference, batch, self._batching)
-        logp_BT = self._untempered(samples)
+        old_logp_BT, logp_BT = self._own_logps(samples)
         if step == 0:
             self._gate(samples, ref_logp_BT)
         reward_BT, seen, metrics = self._rewards(collected)
@@ -126,11 +135,13 @@ class RLTrainer:
             metrics["value/mean"] = masked_mean(value_BT, mask_BT).item()
         if plan.algo.has_critic:
             metrics["value/explained_var"] = explained_variance(value_BT, advantage.return_BT, mask_BT).item()
+        adv_BT, compared = self._corrected(advantage.adv_BT, old_logp_BT, samples)
+        metrics |= compared
         metrics |= self._watch.take(step, seen, metrics["kl/ref_seq_sum"])
         born = self._improver.learner.done
         return Experience(
-            batch, samples.group_B, samples.sampler_logp_BT, ref_logp_BT, value_BT,
-            advantage.adv_BT, advantage.return_BT, born,
+            batch, samples.group_B, old_logp_BT, ref_logp_BT, value_BT,
+            adv_BT, advantage.return_BT, born,
         ), metrics  # fmt: skip
 
     def _rewards(self, collected: Collected) -> tuple[Tensor, Seen, dict[str, float]]:
@@ -157,11 +168,37 @@ class RLTrainer:
             kl_BT = torch.zeros_like(logp_BT) if kl.placed != "reward" else kl.estimator(logp_BT, ref_logp_BT)
         return zero_outside(kl_BT, samples.batch.response_mask_BT)
 
-    def _untempered(self, samples: Samples) -> Tensor:
-        """[B, T] nats of the sampling policy itself; the sampler's own log-probs are those at temperature 1."""
-        if self._collector.sampler.sampling.temperature == 1.0:
-            return samples.sampler_logp_BT
-        return logp_in_parts(self._policy, samples.batch, self._batching, 1.0)
+    def _own_logps(self, samples: Samples) -> tuple[Tensor, Tensor]:
+        """[B, T] nats of the policy that sampled, at the sampling temperature and untempered.
+
+        An exact sampler's own are the former; another's are not what the update's ratio may start from.
+        """
+        sampler = self._collector.sampler
+        temperature, old_logp_BT = sampler.sampling.temperature, samples.sampler_logp_BT
+        if not sampler.engine.exact:
+            old_logp_BT = logp_in_parts(self._policy, samples.batch, self._batching, temperature)
+        if temperature == 1.0:
+            return old_logp_BT, old_logp_BT
+        return old_logp_BT, logp_in_parts(self._policy, samples.batch, self._batching, 1.0)
+
+    def _corrected(self, adv_BT: Tensor, old_logp_BT: Tensor, samples: Samples) -> tuple[Tensor, dict[str, float]]:
+        """[B, T] advantages times the importance weights of samples that another sampler drew; how far off it is.
+
+        Every policy loss is linear in the advantage's size, so the weight that multiplies one multiplies the other;
+        the KL term and a critic's targets keep their own.
+        """
+        if self._collector.sampler.engine.exact:
+            return adv_BT, {}
+        drawn = (old_logp_BT, samples.sampler_logp_BT, samples.batch.response_mask_BT)
+        found = mismatch(*drawn)
+        if self._correction is None:
+            return adv_BT, found
+        ratio_BT = LEVELS[self._correction.level](*drawn)
+        weight_BT = MODES[self._correction.mode](ratio_BT, cap=self._correction.cap)
+        mask_BT = samples.batch.response_mask_BT
+        found["is/correction_mean"] = masked_mean(weight_BT, mask_BT).item()
+        found["is/correction_cut_frac"] = masked_mean((ratio_BT > self._correction.cap).float(), mask_BT).item()
+        return adv_BT * weight_BT, found
 
     def _gate(self, samples: Samples, ref_logp_BT: Tensor) -> None:
         """Before anything is learned, policy = reference and sampler = trainer, or nothing later means anything.
@@ -174,13 +211,18 @@ class RLTrainer:
         if temperature != 1.0:
             plain_BT = logp_in_parts(self._policy, samples.batch, self._batching, 1.0)
         tolerance = GATE_TOLERANCE[self._batching.dtype]
-        for what, gap_BT in (
-            ("policy and reference", plain_BT - ref_logp_BT),
-            ("trainer and sampler", tempered_BT - samples.sampler_logp_BT),
+        gap_BT = (tempered_BT - samples.sampler_logp_BT).abs()
+        if self._collector.sampler.engine.exact:
+            sampler_gap, sampler_tolerance = gap_BT.max().item(), tolerance
+        else:
+            sampler_gap = masked_mean(gap_BT, samples.batch.response_mask_BT).item()
+            sampler_tolerance = MEAN_TOLERANCE[self._batching.dtype]
+        for what, gap, limit in (
+            ("policy and reference", (plain_BT - ref_logp_BT).abs().max().item(), tolerance),
+            ("trainer and sampler", sampler_gap, sampler_tolerance),
         ):
-            gap = gap_BT.abs().max().item()
-            if not gap <= tolerance:
+            if not gap <= limit:
                 raise GateError(
-                    f"step 0: log-probs of {what} differ by {gap:.2g} nats (limit {tolerance}). They must be the same "
+                    f"step 0: log-probs of {what} differ by {gap:.2g} nats (limit {limit}). They must be the same "
                     "model: check that both come from models/sft, in the same precision."
                 )

@@ -29,6 +29,11 @@ RECIPE = Recipe(online=ONLINE, offline=OFFLINE, distillation=DISTILLATION, numbe
 ROLLOUT = {
     "engine": "transformers", "temperature": 1.0, "top_k": None, "top_p": None, "min_p": None,
     "max_new_tokens": 8, "batch_size": 8, "token_budget": None,
+    "correction": None,
+    "vllm": {
+        "base_url": None, "enforce_eager": False, "gpu_memory_utilization": 0.5, "kv_cache_gb": None,
+        "max_model_len": None, "sleep": True, "timeout_s": 1.0,
+    },
 }  # fmt: skip
 
 

@@ -15,7 +15,7 @@ from rlpipe.dataio.chat import prompt_ids, response_ids
 from rlpipe.rewards.judges.base import JudgeError, Pair
 from rlpipe.rewards.judges.build import model_judge
 from rlpipe.rewards.judges.journal import read_judgments
-from rlpipe.rewards.judges.local import LocalRespondent, reply_logps
+from rlpipe.rewards.judges.local import LocalRespondent, live, reply_logps
 from rlpipe.rewards.judges.model_judge import ModelJudge
 from rlpipe.rewards.judges.templates import Template
 
@@ -26,7 +26,7 @@ CHOICE = Template(system="", user="{prompt}={first} {second}", replies={"1": 1.0
 @pytest.fixture
 def respondent(tiny, tokenizer) -> LocalRespondent:
     return LocalRespondent(
-        tiny,
+        live(tiny),
         "tiny",
         encode_prompt=partial(prompt_ids, tokenizer),
         encode_reply=partial(response_ids, tokenizer),
