@@ -20,9 +20,10 @@ import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
-from transformers import AutoConfig, PreTrainedModel
+from transformers import PreTrainedModel
 
 from benchmarks import ours
 from benchmarks.shapes import Groups, Ids, Row, model_600m, quiet, stored
@@ -49,7 +50,7 @@ class Scale:
 CARD = Scale(model_600m, 8, 256, 16, 512, 2048, 8, (8_192, 16_384), 4)
 
 
-def training_flop(config: AutoConfig, parameters: int, tokens: int, length: float) -> float:
+def training_flop(config: Any, parameters: int, tokens: int, length: float) -> float:
     """Forward and backward of so many tokens in rows of a length."""
     head = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
     attended = config.num_hidden_layers * config.num_attention_heads * head
@@ -91,7 +92,7 @@ def figures(folder: Path, scale: Scale, peak: float) -> list[str]:
     ]
 
 
-def _measures(folder: Path) -> tuple[AutoConfig, int]:
+def _measures(folder: Path) -> tuple[Any, int]:
     """The model's config, and how many parameters its matrix products use: a tied embedding once, as the head."""
     from rlpipe.models.load import load_policy
 

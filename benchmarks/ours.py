@@ -18,7 +18,18 @@ from benchmarks.gradients import Gradients, gradients_of
 from benchmarks.shapes import Groups, Ids, Pair, Row, numbers
 from rlpipe.algos.plan import PreferencePlan, RLPlan, plan
 from rlpipe.checkpoint.store import Store
-from rlpipe.config.schema import Adapter, Optim, Policy, RewardModel, Rollout, Sentinel, Sentinels, Supervised, Watch
+from rlpipe.config.schema import (
+    Adapter,
+    Optim,
+    Policy,
+    RewardModel,
+    RewardPart,
+    Rollout,
+    Sentinel,
+    Sentinels,
+    Supervised,
+    Watch,
+)
 from rlpipe.models.learner import Snapshot, learner, reference_of
 from rlpipe.models.load import load_policy, new_critic, new_reward_model
 from rlpipe.rollout.engine import Engine, TransformersEngine
@@ -80,12 +91,12 @@ def online(algorithm: str, work: Groups, *, steps: int, lr: float) -> Took:
     """Steps of GRPO or PPO from the weights in `work.folder`. The first of them also passes the step-0 gate."""
     batching = Batching(0, DEVICE, work.dtype)
     chosen = _plan(algorithm, work, steps, lr)
-    policy = policy_of(work)
+    policy: Any = policy_of(work)
     engine = _Recording(TransformersEngine(policy, work.eos, DEVICE, work.completions, precision=batching.precision))
     tasks = [Task(str(i), "", "") for i in range(len(work.prompts))]
     sampler = Sampler(
         engine,
-        numbers(int(policy.config.vocab_size), max(work.eos)),
+        numbers(policy.config.vocab_size, max(work.eos)),
         EncodedTasks(tasks, list(work.prompts), 0),
         Sampling(1.0, work.longest),
         batching,
@@ -253,7 +264,7 @@ def _blind_watch(policy: nn.Module) -> Watching:
     """A watch that looks at every step, as always, and never acts."""
     off = Sentinel(limit=2.0, action="off")
     settings = Watch(
-        heldout={"number": 1.0}, window=5, keep="last", repetition_ngram=8, canary_prompts=0,
+        heldout={"number": RewardPart(weight=1.0)}, window=5, keep="last", repetition_ngram=8, canary_prompts=0,
         sentinels=Sentinels(**dict.fromkeys(Sentinels.model_fields, off)),
     )  # fmt: skip
     return Watching(settings, Snapshot(policy), None)

@@ -138,13 +138,14 @@ def model_500m() -> Qwen2ForCausalLM:
         num_attention_heads=14,
         num_key_value_heads=2,
         max_position_embeddings=1024,
-        rope_theta=1e6,
         tie_word_embeddings=True,
         bos_token_id=None,
         eos_token_id=None,
         pad_token_id=0,
     )
-    return Qwen2ForCausalLM(config).to(torch.bfloat16).eval()
+    model = Qwen2ForCausalLM(config).eval()
+    torch.nn.Module.to(model, torch.bfloat16)
+    return model
 
 
 def model_600m() -> Qwen3ForCausalLM:
@@ -159,7 +160,6 @@ def model_600m() -> Qwen3ForCausalLM:
         num_key_value_heads=8,
         head_dim=128,
         max_position_embeddings=40_960,
-        rope_theta=1e6,
         tie_word_embeddings=True,
         bos_token_id=None,
         eos_token_id=None,

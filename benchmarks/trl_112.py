@@ -149,7 +149,7 @@ class _Lookup(nn.Module):
         from transformers.modeling_outputs import BaseModelOutput
 
         rows = zip(input_ids, attention_mask.bool(), strict=True)
-        score_B = torch.tensor([self._scores[tuple(ids_L[real_L].tolist())] for ids_L, real_L in rows])
+        score_B: Any = torch.tensor([self._scores[tuple(ids_L[real_L].tolist())] for ids_L, real_L in rows])
         return BaseModelOutput(hidden_states=(score_B[:, None, None].expand(-1, input_ids.shape[1], 1),))
 
 

@@ -51,7 +51,7 @@ def grpo(work: Groups, drawn: Sequence[Drawn], *, lr: float, size: int) -> Took:
         temperature=1.0,
         shuffle_dataset=False,
     )
-    prompts = [tokenizer.decode(prompt) for prompt in work.prompts]
+    prompts = [tokenizer.decode(list(prompt)) for prompt in work.prompts]
     trainer = GRPOTrainer(
         model,
         reward_funcs=_reward,
@@ -124,7 +124,7 @@ class Clock(TrainerCallback):
         self.ended = time.perf_counter()
 
 
-def _reward(completion_ids: Sequence[Sequence[int]], **_: Any) -> list[float]:
+def _reward(completion_ids: Sequence[Sequence[int]], **_: Any) -> list[float | None]:
     return [ours.reward(ids) for ids in completion_ids]
 
 
