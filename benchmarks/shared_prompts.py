@@ -9,20 +9,20 @@ same chunked head; what differs is how often a prompt is read.
 from __future__ import annotations
 
 import random
+from collections.abc import Callable
 
-import torch
-from torch import Tensor
+from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from benchmarks.pairs import clock, from_here, peak_memory, record, timed
-from benchmarks.shapes import EOS, GROUP, LONGEST, PROMPTS, VOCABULARY, arguments, gsm8k_prompts, model_16m
+from benchmarks.shapes import EOS, GROUP, LONGEST, VOCABULARY, arguments, gsm8k_prompts, model_16m
 from rlpipe.dataio.collate import collate
-from rlpipe.models.forward import ResponseStats, response_stats
-from rlpipe.models.shared_prompts import shared_prompts, shares_prompts, stats_behind_shared_prompts
+from rlpipe.models.decoder import parts_of
+from rlpipe.models.forward import States, read, read_padded, stats_of
+from rlpipe.models.packed import packs
 from rlpipe.types import PaddedBatch
 
-GROUP_B = torch.arange(PROMPTS).repeat_interleave(GROUP)
-# Rows at once for the plain way; for the other as many groups.
+# Rows at once: whole groups.
 MICRO_BATCH = 16
 
 
@@ -31,20 +31,21 @@ class Inputs:
 
     def __init__(self) -> None:
         self.model: PreTrainedModel = model_16m()
-        assert shares_prompts(self.model)
+        assert packs(self.model.model)
         draw = random.Random(0)
         examples = [(prompt, _response(draw)) for prompt in gsm8k_prompts() for _ in range(GROUP)]
         self.parts = [
-            (collate(examples[start : start + MICRO_BATCH], 0), GROUP_B[start : start + MICRO_BATCH])
-            for start in range(0, len(examples), MICRO_BATCH)
+            collate(examples[start : start + MICRO_BATCH], 0) for start in range(0, len(examples), MICRO_BATCH)
         ]
         self.tokens = sum(len(response) for _, response in examples)
 
     def gradients(self, way: str) -> list[Tensor]:
         """Of the mean log-prob, through micro-batches."""
         self.model.zero_grad()
-        for batch, group_B in self.parts:
-            stats = _WAYS[way](self.model, batch, group_B)
+        parts = parts_of(self.model)
+        assert parts is not None
+        for batch in self.parts:
+            stats = stats_of(_WAYS[way](parts.decoder, batch), batch, parts.head, temperature=1.0)
             (-stats.logp_BT.sum() / self.tokens).backward()
         return [parameter.grad.clone() for parameter in self.model.parameters()]
 
@@ -56,15 +57,7 @@ def _response(draw: random.Random) -> tuple[int, ...]:
     return tuple(draw.randrange(5, VOCABULARY - len(EOS)) for _ in range(length))
 
 
-def _apart(model: PreTrainedModel, batch: PaddedBatch, _: Tensor) -> ResponseStats:
-    return response_stats(model, batch, temperature=1.0)
-
-
-def _together(model: PreTrainedModel, batch: PaddedBatch, group_B: Tensor) -> ResponseStats:
-    return stats_behind_shared_prompts(model, batch, shared_prompts(batch, group_B), temperature=1.0)
-
-
-_WAYS = {"apart": _apart, "together": _together}
+_WAYS: dict[str, Callable[[nn.Module, PaddedBatch], States]] = {"apart": read_padded, "together": read}
 
 
 def together_once() -> None:

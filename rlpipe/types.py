@@ -146,7 +146,16 @@ class PaddedBatch:
     def __len__(self) -> int:
         return len(self.ids_BL)
 
-    def rows(self, index: Tensor | slice) -> PaddedBatch:
+    def by_prompt(self) -> dict[tuple[int, ...], list[int]]:
+        """Each different prompt's real tokens -> the rows that answer it, in the order in which they first come."""
+        length_B = self.attention_BL.sum(1) - self.response_mask_BT.sum(1)
+        rows: dict[tuple[int, ...], list[int]] = {}
+        prompts = zip(self.ids_BL[:, : self.prompt_width].tolist(), length_B.tolist(), strict=True)
+        for row, (ids, length) in enumerate(prompts):
+            rows.setdefault(tuple(ids[self.prompt_width - length :]), []).append(row)
+        return rows
+
+    def rows(self, index: Tensor | slice | list[int]) -> PaddedBatch:
         """Some of the sequences, padding unchanged."""
         return PaddedBatch(**{field.name: getattr(self, field.name)[index] for field in fields(self)})
 

@@ -36,11 +36,10 @@ TWO_ARMS = bandit(
 TEACHER_KL_COEF = 0.3
 
 _OPTIM = {"schedule": "linear", "warmup_steps": 0, "weight_decay": 0.0, "max_grad_norm": 1.0}
-_DRAWN = {"steps": 300, "prompts_per_step": 24, "group_size": 8, "micro_batch_size": 192}
+_DRAWN = {"steps": 300, "prompts_per_step": 24, "group_size": 8}
 _MEASURED = {"measure_every": 1, "measure_prompts": 1}
 _ONLINE = {**_DRAWN, "learns_from": "data/prepared", "reward": {"table": 1.0}, "epochs": 1, "minibatches": 1, "lr": 4.0}
-_OFFLINE = {**_MEASURED, "learns_from": "data/pairs/gold", "steps": 400, "batch_size": 400_000,
-            "micro_batch_size": 400_000, "lr": 0.1}  # fmt: skip
+_OFFLINE = {**_MEASURED, "learns_from": "data/pairs/gold", "steps": 400, "batch_size": 400_000, "lr": 0.1}
 _TAUGHT = {**_DRAWN, **_MEASURED, "learns_from": "models/teacher", "lr": 0.1}
 # What this bandit wants otherwise than the algorithm's source recommends for language models.
 _NUMBERS: dict[str, dict[str, float]] = {

@@ -35,6 +35,7 @@ class Runtime(Section):
     threads: Count
     device: Literal["auto", "cpu", "cuda"]
     dtype: Literal["float32", "bfloat16"]
+    micro_batch_tokens: Count
     checkpoint_every: Count
 
 
@@ -197,7 +198,6 @@ class Supervised(Section):
 
     steps: Count
     batch_size: Count
-    micro_batch_size: Count
     optim: Optim
 
 
@@ -384,7 +384,6 @@ class RLBudget(Section):
     group_size: Count
     epochs: Count
     minibatches: Count
-    micro_batch_size: Count
     optim: Optim
     token_budget: Count | None = None
     reward_norm: Literal["step", "running"] | None = None
@@ -410,7 +409,6 @@ class DistillationBudget(Section):
     steps: Count
     prompts_per_step: Count
     group_size: Count
-    micro_batch_size: Count
     optim: Optim
     measure_every: Count
     measure_prompts: Count

@@ -8,37 +8,70 @@ import torch
 from torch import Tensor, nn
 
 from rlpipe.models.decoder import parts_of
-from rlpipe.ops.head import TokenStats, logits_of, token_stats
+from rlpipe.models.packed import packed_states, packs, padded_states
+from rlpipe.models.packing import pack
+from rlpipe.ops.head import Head, logits_of, token_stats
 from rlpipe.ops.logprobs import entropy, selective_log_softmax
 from rlpipe.ops.masking import zero_outside
 from rlpipe.types import PaddedBatch
 
 
 @dataclass(frozen=True)
+class States:
+    """The decoder's last hidden states, and which of them stand before a batch's response tokens.
+
+    Attributes:
+        states_NH: [N, H], carries grad.
+        at_BS: [B, T + 1] int64: the state before each response token, and after the last one its own.
+    """
+
+    states_NH: Tensor
+    at_BS: Tensor
+
+    def before_response(self) -> Tensor:
+        """[B, T, H]: what the response's tokens were drawn from; any state where masked."""
+        # An embedding's backward pass adds up what several responses draw from their prompt's last state.
+        return torch.nn.functional.embedding(self.at_BS[:, :-1], self.states_NH)
+
+    def before(self, mask_BT: Tensor) -> Tensor:
+        """[M, H]: the same for the real tokens alone."""
+        return torch.nn.functional.embedding(self.at_BS[:, :-1][mask_BT], self.states_NH)
+
+    def scores(self, head: nn.Module) -> Tensor:
+        """[B, T + 1] float32, a scalar head's: before each response token, and at the last; any score beyond."""
+        scores_N1 = head(self.states_NH.float()).float()
+        return torch.nn.functional.embedding(self.at_BS, scores_N1).squeeze(-1)
+
+    def detached(self) -> States:
+        """The same without grad."""
+        return States(self.states_NH.detach(), self.at_BS)
+
+
+@dataclass(frozen=True)
 class ResponseStats:
-    """What training reads off a forward pass, at the response's positions. All but the hidden states 0 where masked.
+    """What training reads off a forward pass, at the response's positions, 0 where masked.
 
     Attributes:
         logp_BT: [B, T] nats, float32: the response's tokens at a temperature.
         plain_logp_BT: [B, T] nats, float32: the same at temperature 1, the model itself.
         entropy_BT: [B, T] nats, float32, untempered.
         greedy_BT: [B, T] bool: no token is more likely.
-        hidden_BTH: [B, T, H] the decoder's last hidden state before each response token.
+        states: what they were made of.
     """
 
     logp_BT: Tensor
     plain_logp_BT: Tensor
     entropy_BT: Tensor
     greedy_BT: Tensor
-    hidden_BTH: Tensor
+    states: States
 
 
 @dataclass(frozen=True)
 class ResponseLogits:
-    """[B, T, V] logits of the response positions, for what needs whole distributions, and their hidden states."""
+    """[B, T, V] logits of the response positions, for what needs whole distributions."""
 
     logits_BTV: Tensor
-    hidden_BTH: Tensor
+    states: States
 
     def log_probs(self) -> Tensor:
         """[B, T, V] nats, float32: the whole distribution, untempered."""
@@ -56,53 +89,41 @@ class ResponseLogits:
             zero_outside(plain_BT, real_BT),
             zero_outside(entropy(logits_BTV), real_BT),
             greedy_BT & real_BT,
-            self.hidden_BTH,
+            self.states,
         )
 
 
 def response_stats(model: nn.Module, batch: PaddedBatch, *, temperature: float) -> ResponseStats:
-    """One forward over prompt and response; the head sees the real response tokens alone, a piece at a time."""
+    """One forward over prompts and responses; the head sees the real response tokens alone, a piece at a time."""
     parts = parts_of(model)
     if parts is None:
         return response_logits(model, batch).stats(batch, temperature=temperature)
-    hidden_BTH = _before_response(_hidden(parts.decoder, batch), batch)
-    at_N = real_places(batch)
-    stats = token_stats(
-        hidden_BTH.flatten(0, 1).index_select(0, at_N),
-        batch.response_ids_BT.flatten().index_select(0, at_N),
-        parts.head,
-        temperature=temperature,
-    )
-    return placed(stats, batch, at_N, hidden_BTH)
+    return stats_of(read(parts.decoder, batch), batch, parts.head, temperature=temperature)
 
 
-def real_places(batch: PaddedBatch) -> Tensor:
-    """[N] int64: where in [B, T], laid out in one row, the responses' real tokens stand."""
-    return batch.response_mask_BT.flatten().nonzero().squeeze(1)
-
-
-def placed(stats: TokenStats, batch: PaddedBatch, at_N: Tensor, hidden_BTH: Tensor) -> ResponseStats:
-    """The stats of the real tokens, back at their places."""
+def stats_of(states: States, batch: PaddedBatch, head: Head, *, temperature: float) -> ResponseStats:
+    """The head at the real response tokens."""
     mask_BT = batch.response_mask_BT
+    stats = token_stats(states.before(mask_BT), batch.response_ids_BT[mask_BT], head, temperature=temperature)
 
-    def spread(value_N: Tensor) -> Tensor:
-        return value_N.new_zeros(mask_BT.numel()).index_copy(0, at_N, value_N).view_as(mask_BT)
+    def placed(value_M: Tensor) -> Tensor:
+        return value_M.new_zeros(mask_BT.shape).masked_scatter(mask_BT, value_M)
 
     return ResponseStats(
-        spread(stats.logp_N),
-        spread(stats.plain_logp_N),
-        spread(stats.entropy_N),
-        spread(stats.likeliest_N),
-        hidden_BTH,
+        placed(stats.logp_N),
+        placed(stats.plain_logp_N),
+        placed(stats.entropy_N),
+        placed(stats.likeliest_N),
+        states,
     )
 
 
 def response_logits(model: nn.Module, batch: PaddedBatch) -> ResponseLogits:
-    """One forward over prompt and response; only the response positions' logits are made, all at once."""
+    """One forward over prompts and responses; only the response positions' logits are made, all at once."""
     parts = parts_of(model)
     if parts is not None:
-        hidden_BTH = _before_response(_hidden(parts.decoder, batch), batch)
-        return ResponseLogits(logits_of(hidden_BTH, parts.head), hidden_BTH)
+        states = read(parts.decoder, batch)
+        return ResponseLogits(logits_of(states.before_response(), parts.head), states)
     output = model(
         input_ids=batch.ids_BL,
         attention_mask=batch.attention_BL.long(),
@@ -111,26 +132,22 @@ def response_logits(model: nn.Module, batch: PaddedBatch) -> ResponseLogits:
         logits_to_keep=batch.response_ids_BT.shape[1] + 1,
         output_hidden_states=True,
     )
-    return ResponseLogits(output.logits[:, :-1], _before_response(output.hidden_states[-1], batch))
+    return ResponseLogits(output.logits[:, :-1], _from_padded(output.hidden_states[-1], batch))
 
 
-def response_hidden(model: nn.Module, batch: PaddedBatch) -> Tensor:
-    """[B, T, H] the decoder's last hidden state before each response token; no logits are made."""
+def response_states(model: nn.Module, batch: PaddedBatch) -> States:
+    """The hidden states alone; no logits are made."""
     parts = parts_of(model)
-    if parts is None:
-        return response_logits(model, batch).hidden_BTH
-    return _before_response(_hidden(parts.decoder, batch), batch)
+    return response_logits(model, batch).states if parts is None else read(parts.decoder, batch)
 
 
 def token_scores(model: nn.Module, batch: PaddedBatch) -> Tensor:
-    """[B, T + 1] scalar head at the position before each response token, and after the last column.
+    """[B, T + 1] float32, the model's scalar head: before each response token, and at the last; any score beyond.
 
     Column t is a critic's value before token t; the column after a response's last token is its score.
     """
     body, head = _body_and_head(model)
-    hidden_BLH = _hidden(body, batch)
-    width = batch.response_ids_BT.shape[1]
-    return head(hidden_BLH[:, -(width + 1) :]).squeeze(-1).float()
+    return read(body, batch).scores(head)
 
 
 def sequence_scores(model: nn.Module, batch: PaddedBatch) -> Tensor:
@@ -140,19 +157,24 @@ def sequence_scores(model: nn.Module, batch: PaddedBatch) -> Tensor:
     return scores_BT.gather(1, length_B.unsqueeze(1)).squeeze(1)
 
 
-def _hidden(decoder: nn.Module, batch: PaddedBatch) -> Tensor:
-    """[B, L, H] the decoder's last hidden state."""
-    return decoder(
-        input_ids=batch.ids_BL,
-        attention_mask=batch.attention_BL.long(),
-        position_ids=batch.position_BL,
-        use_cache=False,
-    ).last_hidden_state
+def read(decoder: nn.Module, batch: PaddedBatch) -> States:
+    """One forward pass, without padding and each different prompt once where the decoder can be read so."""
+    if packs(decoder):
+        packing = pack(batch)
+        return States(packed_states(decoder, packing), packing.at_BS)
+    return read_padded(decoder, batch)
 
 
-def _before_response(hidden_BLH: Tensor, batch: PaddedBatch) -> Tensor:
-    """[B, T, H]: what stands at position t predicts token t + 1, from before the response to its last but one."""
-    return hidden_BLH[:, -(batch.response_ids_BT.shape[1] + 1) : -1]
+def read_padded(decoder: nn.Module, batch: PaddedBatch) -> States:
+    """One forward pass over the batch as it is padded, for any decoder."""
+    return _from_padded(padded_states(decoder, batch), batch)
+
+
+def _from_padded(states_BLH: Tensor, batch: PaddedBatch) -> States:
+    """What stands at a position predicts the next one."""
+    rows, length = states_BLH.shape[:2]
+    place_BL = torch.arange(rows * length, device=states_BLH.device).view(rows, length)
+    return States(states_BLH.flatten(0, 1), place_BL[:, batch.prompt_width - 1 :])
 
 
 def _body_and_head(model: nn.Module) -> tuple[nn.Module, nn.Module]:

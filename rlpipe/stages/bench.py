@@ -30,4 +30,5 @@ def bench(stage: Stage, tokenizer_at: str | Path, seed: int) -> Bench:
     device = prepare_torch(runtime, seed)
     tokenizer = load_tokenizer(tokenizer_at)
     assert isinstance(tokenizer.pad_token_id, int), "load_tokenizer sees to it"
-    return Bench(stage, device, tokenizer, Batching(tokenizer.pad_token_id, device, runtime.dtype))
+    batching = Batching(tokenizer.pad_token_id, device, runtime.dtype, runtime.micro_batch_tokens)
+    return Bench(stage, device, tokenizer, batching)

@@ -27,10 +27,9 @@ def run(stage: Stage) -> None:
     tasks = encode_tasks(rows, work.tokenizer, params.model.max_length, params.rollout.max_new_tokens)
     model = load_policy(stage.path(f"models/{stage.item}"), work.device)
     samples = sampler(work, model, tasks).draw(range(len(tasks.tasks)), 1, step=0)
-    size = params.rollout.batch_size
     reference = reference_of(load_policy(stage.path("models/sft"), work.device))
-    logp_BT = logp_in_parts(model, samples.batch, work.batching, size, 1.0)
-    ref_BT = reference_logp(reference, samples.batch, work.batching, size)
+    logp_BT = logp_in_parts(model, samples.batch, work.batching, 1.0)
+    ref_BT = reference_logp(reference, samples.batch, work.batching)
     kl = kl_metrics(logp_BT, ref_BT, samples.batch.response_mask_BT)
 
     scored = gold(params)(samples.tasks, samples.texts)

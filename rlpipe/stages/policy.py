@@ -103,7 +103,7 @@ def _critic(work: Bench, chosen: RLPlan, policy: nn.Module) -> Critic:
             return SeparateCritic(body, chosen, updates_of(chosen), work.batching)
         case "critic_head":
             head = new_value_head(policy, work.device)
-            return HeadCritic(policy, head, chosen.budget.micro_batch_size, work.batching)
+            return HeadCritic(policy, head, work.batching)
         case "running_mean":
             return NoCritic(RunningMean(chosen.numbers["baseline_decay"]))
         case "none":

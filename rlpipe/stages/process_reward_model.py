@@ -47,7 +47,7 @@ def _train(stage: Stage) -> None:
         )
         whole = finished(model)
         save(whole, work.tokenizer, stage.path("models/process_reward_model"))
-        found = step_probabilities(whole, heldout, work.batching, settings.micro_batch_size)
+        found = step_probabilities(whole, heldout, work.batching)
         metrics = _heldout(heldout, found)
         write_table(stage.path("plots/process_reward_model.csv"), rows)
         write_metrics(stage.path("metrics/process_reward_model.json"), {"trained": True, **metrics})

@@ -16,8 +16,5 @@ def process_reward(work: Bench, parts: Mapping[str, RewardPart]) -> StepRewards 
     """models/process_reward_model as a reward at the ends of steps; None where `parts` does not name it."""
     if PROCESS not in parts:
         return None
-    params = work.stage.params
     model = load_scorer(work.stage.path(f"models/{PROCESS}"), work.device)
-    return StepRewards(
-        model, work.tokenizer, step_ends, work.batching, size=params.rollout.batch_size, weight=parts[PROCESS].weight
-    )
+    return StepRewards(model, work.tokenizer, step_ends, work.batching, weight=parts[PROCESS].weight)

@@ -42,13 +42,12 @@ def _train(stage: Stage) -> None:
         rows = train_reward_model(
             model, train, settings, work.batching, seed=params.seed, store=store, recorder=stage.tracker
         )
-        size = settings.micro_batch_size
         whole = finished(model)
-        seen = score_examples(whole, [*train.chosen, *train.rejected], work.batching, size)
+        seen = score_examples(whole, [*train.chosen, *train.rejected], work.batching)
         whole = with_normaliser(whole, statistics.fmean(seen), statistics.pstdev(seen))
         save(whole, work.tokenizer, stage.path(f"models/reward_model/{stage.item}"))
-        chosen = score_examples(whole, heldout.chosen, work.batching, size)
-        rejected = score_examples(whole, heldout.rejected, work.batching, size)
+        chosen = score_examples(whole, heldout.chosen, work.batching)
+        rejected = score_examples(whole, heldout.rejected, work.batching)
         metrics = _heldout(chosen, rejected) | {"pairs_too_long": train.too_long + heldout.too_long}
         write_table(_table(stage), rows)
         write_metrics(_metrics(stage), {"trained": True, **metrics})

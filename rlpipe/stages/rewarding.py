@@ -66,18 +66,18 @@ def _at_hand(work: Bench, name: str, part: RewardPart) -> RewardPart:
 def learned(work: Bench, at: str) -> Component:
     """The reward model in the folder `at` as a component: mean 0 and spread 1 on the pairs it was trained on."""
     model = load_scorer(work.stage.path(at), work.device)
-    return scored_by(model, work.tokenizer, work.batching, work.stage.params.rollout.batch_size)
+    return scored_by(model, work.tokenizer, work.batching)
 
 
-def scored_by(model: nn.Module, tokenizer: PreTrainedTokenizerBase, batching: Batching, size: int) -> Component:
-    """A scorer as a component, `size` responses at a time."""
+def scored_by(model: nn.Module, tokenizer: PreTrainedTokenizerBase, batching: Batching) -> Component:
+    """A scorer as a component."""
 
     def component(tasks: Sequence[Task], completions: Sequence[str]) -> list[float | Missing]:
         examples = [
             (prompt_ids(tokenizer, task.prompt), response_ids(tokenizer, text))
             for task, text in zip(tasks, completions, strict=True)
         ]
-        return list(score_examples(model, examples, batching, size))
+        return list(score_examples(model, examples, batching))
 
     return component
 

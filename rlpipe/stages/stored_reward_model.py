@@ -33,13 +33,13 @@ def stored_reward_model(
     *,
     path: str = "models/reward_model/gold",
     device: Device = "auto",
-    batch_size: AtOnce = 64,
+    micro_batch_tokens: AtOnce = 8192,
 ) -> list[float | Missing]:
-    """The scores of the reward model in the folder `path`, `batch_size` responses at a time, in float32.
+    """The scores of the reward model in the folder `path`, at most `micro_batch_tokens` tokens at a time, in float32.
 
     Raises: ModelError if there is none; ConfigError for a device that is not here.
     """
-    return scored_by(*_loaded(path, device), batch_size)(tasks, completions)
+    return scored_by(*_loaded(path, device, micro_batch_tokens))(tasks, completions)
 
 
 def stored_process_reward_model(
@@ -48,19 +48,19 @@ def stored_process_reward_model(
     *,
     path: str = "models/process_reward_model",
     device: Device = "auto",
-    batch_size: AtOnce = 64,
+    micro_batch_tokens: AtOnce = 8192,
 ) -> list[float | Missing]:
     """The mean probability that a step is right, over the steps of each response: what `StepRewards` adds up to.
 
     Raises: ModelError if there is none in the folder `path`; ConfigError for a device that is not here.
     """
-    model, tokenizer, batching = _loaded(path, device)
+    model, tokenizer, batching = _loaded(path, device, micro_batch_tokens)
     rows = []
     for task, text in zip(tasks, completions, strict=True):
         ids = response_ids(tokenizer, text)
         ends = tuple(token_ends(tokenizer, ids, step_ends(text)))
         rows.append(LabelledSteps(prompt_ids(tokenizer, task.prompt), ids, ends, ()))
-    return [_mean(found) for found in step_probabilities(model, rows, batching, batch_size)]
+    return [_mean(found) for found in step_probabilities(model, rows, batching)]
 
 
 def _mean(probabilities: Sequence[float]) -> float | Missing:
@@ -71,9 +71,16 @@ def _mean(probabilities: Sequence[float]) -> float | Missing:
 
 
 @cache
-def _loaded(path: str, device: Device) -> tuple[nn.Module, PreTrainedTokenizerBase, Batching]:
-    runtime = Runtime(slots=1, threads=torch.get_num_threads(), device=device, dtype="float32", checkpoint_every=1)
+def _loaded(path: str, device: Device, tokens: int) -> tuple[nn.Module, PreTrainedTokenizerBase, Batching]:
+    runtime = Runtime(
+        slots=1,
+        threads=torch.get_num_threads(),
+        device=device,
+        dtype="float32",
+        micro_batch_tokens=tokens,
+        checkpoint_every=1,
+    )
     chosen = prepare_torch(runtime, 0)
     tokenizer = load_tokenizer(path)
     assert isinstance(tokenizer.pad_token_id, int), "load_tokenizer sees to it"
-    return load_scorer(path, chosen), tokenizer, Batching(tokenizer.pad_token_id, chosen, "float32")
+    return load_scorer(path, chosen), tokenizer, Batching(tokenizer.pad_token_id, chosen, "float32", tokens)

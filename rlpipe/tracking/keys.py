@@ -94,6 +94,9 @@ KEYS: tuple[Key, ...] = (
         "falls slowly; near 0 is collapse", RL),
     Key("policy/grad_norm", "L2 norm of all gradients before clipping", "1",
         "near or below optim.max_grad_norm", EVERY),
+    Key("policy/skipped_frac", "sequences of an update that nothing in the loss depends on (advantage 0), which are "
+        "not read, over all; the other policy/* are means over those that are read", "share",
+        "reward/frac_zero_std where the loss has no KL and no entropy term, else 0", RL),
     Key("policy/lr", "learning rate of the step", "1", "as set", EVERY),
     # ---- value
     Key("value/loss", "value_coef × mean over tokens of the value loss", "reward²", "falls",

@@ -9,10 +9,10 @@ from torch import Tensor, nn
 
 from rlpipe.algos.objective import value_objective
 from rlpipe.algos.plan import RLPlan
-from rlpipe.models.forward import response_hidden, token_scores
+from rlpipe.models.forward import States, response_states, token_scores
 from rlpipe.ops.masking import zero_outside
 from rlpipe.training.adaptive import RunningMean
-from rlpipe.training.batching import Batching, slices
+from rlpipe.training.batching import Batching
 from rlpipe.training.experience import Experience
 from rlpipe.training.step import Learner
 from rlpipe.types import PaddedBatch, Totals
@@ -47,11 +47,8 @@ class SeparateCritic:
     @torch.no_grad()
     def values(self, batch: PaddedBatch) -> Tensor:
         """[B, T] the estimates before each token, reward units."""
-        parts = []
-        for part in slices(len(batch), self._plan.budget.micro_batch_size):
-            with self._batching.precision():
-                parts.append(token_scores(self._model, batch.rows(part))[:, :-1])
-        return zero_outside(torch.cat(parts), batch.response_mask_BT)
+        value_BT = self._batching.in_parts(batch, lambda part: token_scores(self._model, part)[:, :-1])
+        return zero_outside(value_BT, batch.response_mask_BT)
 
     def follow(self, score_B: Tensor) -> None:
         """Nothing to remember: it learns by gradient."""
@@ -78,26 +75,23 @@ class SeparateCritic:
 class HeadCritic:
     """A scalar head on the policy's last hidden state; it learns in the policy's own update."""
 
-    def __init__(self, policy: nn.Module, head: nn.Linear, size: int, batching: Batching) -> None:
-        self._policy, self._size, self._batching = policy, size, batching
+    def __init__(self, policy: nn.Module, head: nn.Linear, batching: Batching) -> None:
+        self._policy, self._batching = policy, batching
         self.head = head
         self.states: dict[str, Learner] = {}
 
     @torch.no_grad()
     def values(self, batch: PaddedBatch) -> Tensor:
         """[B, T] the estimates before each token, reward units."""
-        parts = []
-        for part in slices(len(batch), self._size):
-            with self._batching.precision():
-                parts.append(self.of(response_hidden(self._policy, batch.rows(part))))
-        return zero_outside(torch.cat(parts), batch.response_mask_BT)
+        value_BT = self._batching.in_parts(batch, lambda part: self.of(response_states(self._policy, part)))
+        return zero_outside(value_BT, batch.response_mask_BT)
 
     def follow(self, score_B: Tensor) -> None:
         """Nothing to remember: it learns by gradient."""
 
-    def of(self, hidden_BTH: Tensor) -> Tensor:
-        """[B, T] values from the policy's hidden states [B, T, H] before each token, carrying grad."""
-        return self.head(hidden_BTH.float()).squeeze(-1)
+    def of(self, states: States) -> Tensor:
+        """[B, T] values before each token, carrying grad where the states do."""
+        return states.scores(self.head)[:, :-1]
 
 
 Critic = NoCritic | SeparateCritic | HeadCritic

@@ -14,7 +14,7 @@ from rlpipe.dataio.batches import batch_indices
 from rlpipe.models.forward import response_logits
 from rlpipe.ops.logprobs import selective_log_softmax
 from rlpipe.ops.masking import zero_outside
-from rlpipe.training.batching import Batching, slices
+from rlpipe.training.batching import Batching
 from rlpipe.training.loop import Phases, Recorder, StepResult, TokenBudget, run_steps
 from rlpipe.training.measure import Measure
 from rlpipe.training.samples import Sampler, Samples
@@ -76,7 +76,7 @@ class DistillationTrainer:
         """The mean divergence over the step's tokens, micro-batch by micro-batch."""
         divergence, tokens = self._plan.algo.divergence, int(samples.batch.response_mask_BT.sum())
         numbers = picked(divergence, self._plan.numbers)
-        for rows in slices(len(samples.batch), self._plan.budget.micro_batch_size):
+        for rows in self._batching.parts(samples.batch):
             part = samples.batch.rows(rows)
             mask_BT = part.response_mask_BT
             with torch.no_grad(), self._batching.precision():

@@ -32,6 +32,12 @@ class EncodedPairs:
     margins: list[float]
     too_long: int
 
+    @property
+    def tokens(self) -> list[int]:
+        """Of each pair: its prompt, read once, and both responses."""
+        pairs = zip(self.chosen, self.rejected, strict=True)
+        return [len(prompt) + len(chosen) + len(rejected) for (prompt, chosen), (_, rejected) in pairs]
+
 
 @dataclass(frozen=True)
 class EncodedTasks:

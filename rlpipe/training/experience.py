@@ -34,7 +34,7 @@ class Experience:
     return_BT: Tensor
     born: int
 
-    def rows(self, index: Tensor | slice) -> Experience:
+    def rows(self, index: Tensor | list[int]) -> Experience:
         """Some of the sequences."""
         tensors = {name: tensor[index] for name, tensor in self._tensors().items()}
         return Experience(self.batch.rows(index), **tensors, born=self.born)

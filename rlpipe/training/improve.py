@@ -12,7 +12,7 @@ from rlpipe.algos.plan import RLPlan
 from rlpipe.models.forward import ResponseStats, response_logits, response_stats
 from rlpipe.models.learner import Reference
 from rlpipe.ops.needs import needs_of
-from rlpipe.training.batching import Batching, slices
+from rlpipe.training.batching import Batching
 from rlpipe.training.critic import Critic, HeadCritic, SeparateCritic
 from rlpipe.training.experience import Experience
 from rlpipe.training.step import Learner
@@ -48,7 +48,7 @@ class Improver:
         for number, experience in enumerate(experiences):
             for epoch in range(budget.epochs):
                 seed = ((self._seed * 1_000_003 + step) * 97 + epoch) * 31 + number
-                order = torch.randperm(len(experience.batch), generator=torch.Generator().manual_seed(seed))
+                order = shuffled(experience.group_B, seed)
                 for index in order.to(self._batching.device).tensor_split(budget.minibatches):
                     updates.append(self._update(experience.rows(index), kl_coef, warming=warming))
         metrics = {
@@ -62,27 +62,26 @@ class Improver:
 
     def _update(self, part: Experience, kl_coef: float, *, warming: bool) -> Mapping[str, float]:
         """One optimizer step of the policy, unless its critic is warming up, and one of the critic."""
-        mask_BT = part.batch.response_mask_BT
-        totals = Totals(tokens=int(mask_BT.sum()), sequences=len(part.batch))
-        micro = slices(len(part.batch), self._plan.budget.micro_batch_size)
         metrics: dict[str, float] = {}
         if not warming or isinstance(self._critic, HeadCritic):
-            metrics |= self._update_policy(part, micro, totals, kl_coef, warming=warming)
+            metrics |= self._update_policy(part, kl_coef, warming=warming)
         if isinstance(self._critic, SeparateCritic):
-            metrics |= self._critic.update([part.rows(rows) for rows in micro], totals)
+            micro = [part.rows(rows) for rows in self._batching.parts(part.batch)]
+            metrics |= self._critic.update(micro, _totals(part))
         return metrics
 
-    def _update_policy(
-        self, part: Experience, micro: Sequence[slice], totals: Totals, kl_coef: float, *, warming: bool
-    ) -> dict[str, float]:
-        weight_BT = self._plan.algo.aggregate(part.batch.response_mask_BT, part.group_B, self._sampling.max_new_tokens)
-        staleness = self.learner.done - part.born
-        parts: list[Objective] = []
+    def _update_policy(self, whole: Experience, kl_coef: float, *, warming: bool) -> dict[str, float]:
+        staleness = self.learner.done - whole.born
+        weight_BT = self._plan.algo.aggregate(
+            whole.batch.response_mask_BT, whole.group_B, self._sampling.max_new_tokens
+        )
+        needed = self._needed(whole, kl_coef)
+        part, weight_BT = whole.rows(needed), weight_BT[needed]
+        totals, parts = _totals(part), list[Objective]()
 
         def losses() -> Iterator[Tensor]:
-            for rows in micro:
-                some = part.rows(rows)
-                policy, value = self._objectives(some, weight_BT[rows], totals, kl_coef, warming=warming)
+            for rows in self._batching.parts(part.batch):
+                policy, value = self._objectives(part.rows(rows), weight_BT[rows], totals, kl_coef, warming=warming)
                 parts.extend(objective for objective in (policy, value) if objective is not None)
                 yield torch.stack([o.loss for o in (policy, value) if o is not None]).sum()
 
@@ -99,7 +98,21 @@ class Improver:
             metrics["is/staleness"] = float(staleness)
         return metrics | ratio_metrics(parts) | {
             "policy/loss": update["loss"], "policy/grad_norm": update["grad_norm"], "policy/lr": update["lr"],
+            "policy/skipped_frac": 1 - len(part.batch) / len(whole.batch),
         }  # fmt: skip
+
+    def _needed(self, part: Experience, kl_coef: float) -> Tensor:
+        """[M] int64: the rows that the policy's update depends on, all where more than the advantage moves it.
+
+        A row whose advantage is 0 has no gradient of its own. Where every row is such, the first one stays: an update
+        by nothing is one too, for the optimizer's momentum.
+        """
+        all_B = torch.arange(len(part.batch), device=part.adv_BT.device)
+        kl_in_loss = self._plan.algo.kl.placed in ("loss", "hinge") and kl_coef > 0
+        if kl_in_loss or "entropy_coef" in self._plan.numbers or isinstance(self._critic, HeadCritic):
+            return all_B
+        needed_M = all_B[(part.adv_BT != 0).any(1)]
+        return needed_M if len(needed_M) else all_B[:1]
 
     def _objectives(
         self, part: Experience, weight_BT: Tensor, totals: Totals, kl_coef: float, *, warming: bool
@@ -110,7 +123,7 @@ class Improver:
         value = None
         if isinstance(self._critic, HeadCritic):
             # While the critic warms up its error must not move the body, which is the policy's.
-            value_BT = self._critic.of(response.hidden_BTH.detach() if warming else response.hidden_BTH)
+            value_BT = self._critic.of(response.states.detached() if warming else response.states)
             value = value_objective(
                 self._plan.algo, self._plan.numbers, value_BT, part.old_value_BT, part.return_BT, mask_BT, totals
             )
@@ -140,6 +153,18 @@ class Improver:
         if not in_loss:
             return stats, torch.zeros_like(part.ref_logp_BT)
         return stats, kl.estimator(stats.plain_logp_BT, part.ref_logp_BT)
+
+
+def shuffled(group_B: Tensor, seed: int) -> Tensor:
+    """[B] int64: the rows in an order drawn by prompts, so that minibatches cut through as few of them as can be."""
+    generator = torch.Generator().manual_seed(seed)
+    group_B = group_B.unique(return_inverse=True)[1].cpu()
+    rank_G = torch.randperm(int(group_B.max()) + 1, generator=generator)
+    return rank_G[group_B].argsort(stable=True)
+
+
+def _totals(part: Experience) -> Totals:
+    return Totals(tokens=int(part.batch.response_mask_BT.sum()), sequences=len(part.batch))
 
 
 def updates_of(plan: RLPlan) -> int:

@@ -42,9 +42,8 @@ class Measure:
         if step % self.every and step != steps - 1:
             return {}
         samples = self.sampler.draw(range(min(self.prompts, len(self.sampler.tasks.tasks))), 1, step)
-        size = len(samples.texts)
-        logp_BT = logp_in_parts(self.policy, samples.batch, self.batching, size, 1.0)
-        ref_BT = reference_logp(self.reference, samples.batch, self.batching, size)
+        logp_BT = logp_in_parts(self.policy, samples.batch, self.batching, 1.0)
+        ref_BT = reference_logp(self.reference, samples.batch, self.batching)
         heldout = self.heldout(samples.tasks, samples.texts)
         scores, kl = score_metrics(heldout), kl_metrics(logp_BT, ref_BT, samples.batch.response_mask_BT)
         seen = Seen(samples.tasks, samples.completions, samples.texts, None, heldout)

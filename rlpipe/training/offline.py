@@ -12,7 +12,7 @@ from torch import Tensor
 from rlpipe.checkpoint.store import Rows, Store
 from rlpipe.config.schema import Supervised
 from rlpipe.dataio.batches import batch_indices
-from rlpipe.training.batching import slices
+from rlpipe.training.batching import Batching
 from rlpipe.training.loop import Limit, Phases, Recorder, StepResult, run_steps
 from rlpipe.training.step import Learner
 
@@ -40,9 +40,10 @@ Before = Callable[[int, Sequence[int]], Mapping[str, float]]
 
 def train_offline(
     learner: Learner,
-    rows: int,
+    costs: Sequence[int],
     settings: Supervised,
     part_of: PartOf,
+    batching: Batching,
     *,
     loss_name: str,
     shown: Mapping[str, str],
@@ -52,18 +53,18 @@ def train_offline(
     before: Before | None = None,
     limits: Mapping[str, Limit] = MappingProxyType({}),
 ) -> Rows:
-    """Minimise the mean loss of each step's rows. Returns: one row of metrics a step."""
+    """Minimise the mean loss of each step's rows, which have `costs` tokens. Returns: one row of metrics a step."""
 
     def one_step(step: int) -> StepResult:
         phases = Phases()
-        index = batch_indices(rows, settings.batch_size, step, seed)
+        index = batch_indices(len(costs), settings.batch_size, step, seed)
         metrics = {} if before is None else dict(before(step, index))
         phases.mark("measure")
         parts: list[Part] = []
 
         def losses() -> Iterator[Tensor]:
-            for part in slices(len(index), settings.micro_batch_size):
-                parts.append(part_of(index[part], index))
+            for part in batching.filled([costs[row] for row in index]):
+                parts.append(part_of([index[place] for place in part], index))
                 yield parts[-1].loss
 
         update = learner.update(losses())

@@ -13,8 +13,8 @@ from rlpipe.checkpoint.store import Rows, Store
 from rlpipe.models.forward import response_stats
 from rlpipe.models.learner import Reference
 from rlpipe.ops.needs import needs_of
-from rlpipe.training.batching import Batching, slices
-from rlpipe.training.encode import EncodedPairs, Example
+from rlpipe.training.batching import Batching
+from rlpipe.training.encode import EncodedPairs
 from rlpipe.training.loop import Recorder
 from rlpipe.training.measure import Measure
 from rlpipe.training.offline import Part, train_offline
@@ -39,8 +39,7 @@ class PreferenceTrainer:
         self._measure, self._batching = measure, batching
         self._needs = needs_of(plan.algo.pair_loss)
         self._numbers = picked(plan.algo.pair_loss, plan.numbers)
-        self._ref_chosen = self._reference_logps(pairs.chosen)
-        self._ref_rejected = self._reference_logps(pairs.rejected)
+        self._ref_chosen, self._ref_rejected = self._reference_logps()
         self._kl_baseline = torch.zeros((), device=batching.device)
 
     def train(self, seed: int, store: Store, recorder: Recorder) -> Rows:
@@ -51,9 +50,10 @@ class PreferenceTrainer:
         budget = self._plan.budget
         return train_offline(
             Learner(self._policy, budget.optim, budget.steps),
-            len(self._pairs.chosen),
+            self._pairs.tokens,
             budget,
             self._part,
+            self._batching,
             before=self._before,
             limits={"watch": self._measure.watch},
             loss_name="policy/loss",
@@ -73,7 +73,7 @@ class PreferenceTrainer:
     def _part(self, part: Sequence[int], step: Sequence[int]) -> Part:
         rows = list(part)
         chosen, rejected = [self._pairs.chosen[i] for i in rows], [self._pairs.rejected[i] for i in rows]
-        # One forward for both sides: the pair meets the same padding.
+        # One forward for both sides: the pair shares its prompt.
         batch = self._batching.collate([*chosen, *rejected])
         with self._batching.precision():
             logp_BT = response_stats(self._policy, batch, temperature=1.0).logp_BT
@@ -93,18 +93,19 @@ class PreferenceTrainer:
         """
         prompts = [self._pairs.chosen[i][0] for i in index]
         responses = [self._pairs.chosen[i][1] for i in [*index[1:], index[0]]]
-        examples = list(zip(prompts, responses, strict=True))
-        size, ratios = self._plan.budget.micro_batch_size, []
-        for part in slices(len(examples), size):
-            batch = self._batching.collate(examples[part])
-            policy_BT = logp_in_parts(self._policy, batch, self._batching, size, 1.0)
-            ratios.append((policy_BT - reference_logp(self._reference, batch, self._batching, size)).sum(1))
-        return torch.cat(ratios).mean().clamp(min=0)
+        batch = self._batching.collate(list(zip(prompts, responses, strict=True)))
+        policy_BT = logp_in_parts(self._policy, batch, self._batching, 1.0)
+        ratio_B = (policy_BT - reference_logp(self._reference, batch, self._batching)).sum(1)
+        return ratio_B.mean().clamp(min=0)
 
-    def _reference_logps(self, examples: list[Example]) -> Tensor:
-        """[N] nats: the reference's log-prob of each whole response; zeros where nothing reads them."""
+    def _reference_logps(self) -> tuple[Tensor, Tensor]:
+        """[N] nats each: the reference's log-probs of the chosen and the rejected responses; zeros where nothing
+        reads them.
+        """
+        pairs = self._pairs
         if not self._needs.reference:
-            return torch.zeros(len(examples), device=self._batching.device)
-        size = self._plan.budget.micro_batch_size
-        batches = self._batching.micro_batches(examples, size)
-        return torch.cat([reference_logp(self._reference, b, self._batching, size).sum(1) for b in batches])
+            nothing = torch.zeros(len(pairs.chosen), device=self._batching.device)
+            return nothing, nothing
+        batch = self._batching.collate([*pairs.chosen, *pairs.rejected])
+        chosen, rejected = reference_logp(self._reference, batch, self._batching).sum(1).chunk(2)
+        return chosen, rejected

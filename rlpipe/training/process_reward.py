@@ -14,7 +14,7 @@ from rlpipe.config.schema import Supervised
 from rlpipe.dataio.chat import token_ends
 from rlpipe.models.forward import token_scores
 from rlpipe.ops.steps import step_cross_entropy
-from rlpipe.training.batching import Batching, slices
+from rlpipe.training.batching import Batching
 from rlpipe.training.encode import Ids
 from rlpipe.training.loop import Recorder
 from rlpipe.training.offline import Part, train_offline
@@ -62,9 +62,10 @@ def train_process_reward_model(
     model.train()
     table = train_offline(
         Learner(model, settings.optim, settings.steps),
-        len(rows),
+        [len(row.prompt) + len(row.response) for row in rows],
         settings,
         part_of,
+        batching,
         loss_name="process_reward_model/loss",
         shown={"process_reward_model/loss": "loss", "process_reward_model/accuracy": "acc"},
         seed=seed,
@@ -76,18 +77,11 @@ def train_process_reward_model(
 
 
 @torch.no_grad()
-def step_probabilities(
-    model: nn.Module, rows: Sequence[LabelledSteps], batching: Batching, size: int
-) -> list[tuple[float, ...]]:
+def step_probabilities(model: nn.Module, rows: Sequence[LabelledSteps], batching: Batching) -> list[tuple[float, ...]]:
     """For each response the probability that each of its steps is right."""
-    found: list[tuple[float, ...]] = []
-    for part in slices(len(rows), size):
-        some = rows[part]
-        with batching.precision():
-            score_BT = token_scores(model, batching.collate([(row.prompt, row.response) for row in some]))[:, 1:]
-        right_BT = torch.sigmoid(score_BT)
-        found += [tuple(right_BT[i, list(row.ends)].tolist()) for i, row in enumerate(some)]
-    return found
+    batch = batching.collate([(row.prompt, row.response) for row in rows])
+    right_BT = torch.sigmoid(batching.in_parts(batch, lambda part: token_scores(model, part)[:, 1:]))
+    return [tuple(right_BT[i, list(row.ends)].tolist()) for i, row in enumerate(rows)]
 
 
 @dataclass(frozen=True)
@@ -103,7 +97,6 @@ class StepRewards:
     tokenizer: PreTrainedTokenizerBase
     ends_of: Callable[[str], list[int]]
     batching: Batching
-    size: int
     weight: float
 
     def __call__(self, samples: Samples) -> Tensor:
@@ -113,7 +106,7 @@ class StepRewards:
             ends = tuple(token_ends(self.tokenizer, completion.ids, self.ends_of(text)))
             rows.append(LabelledSteps(prompt, completion.ids, ends, ()))
         reward_BT = torch.zeros(samples.batch.response_mask_BT.shape)
-        for i, probabilities in enumerate(step_probabilities(self.model, rows, self.batching, self.size)):
+        for i, probabilities in enumerate(step_probabilities(self.model, rows, self.batching)):
             for end, probability in zip(rows[i].ends, probabilities, strict=True):
                 reward_BT[i, end] += self.weight * probability / len(probabilities)
         return reward_BT.to(self.batching.device)

@@ -35,7 +35,7 @@ def train_reward_model(
     margins = torch.tensor(pairs.margins, device=batching.device)
 
     def part_of(part: Sequence[int], step: Sequence[int]) -> Part:
-        # One forward for both sides: the pair meets the same padding.
+        # One forward for both sides: the pair shares its prompt.
         examples = [*(pairs.chosen[i] for i in part), *(pairs.rejected[i] for i in part)]
         with batching.precision():
             score_B = sequence_scores(model, batching.collate(examples))
@@ -54,9 +54,10 @@ def train_reward_model(
     model.train()
     rows = train_offline(
         Learner(model, settings.optim, settings.steps),
-        len(pairs.chosen),
+        pairs.tokens,
         settings,
         part_of,
+        batching,
         loss_name="reward_model/loss",
         shown={"reward_model/loss": "loss", "reward_model/accuracy": "acc"},
         seed=seed,

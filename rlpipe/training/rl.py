@@ -102,8 +102,8 @@ class RLTrainer:
 
     def _experience(self, collected: Collected, step: int) -> tuple[Experience, dict[str, float]]:
         plan, samples, batch = self._plan, collected.samples, collected.samples.batch
-        size, mask_BT = plan.budget.micro_batch_size, batch.response_mask_BT
-        ref_logp_BT = reference_logp(self._reference, batch, self._batching, size)
+        mask_BT = batch.response_mask_BT
+        ref_logp_BT = reference_logp(self._reference, batch, self._batching)
         logp_BT = self._untempered(samples)
         if step == 0:
             self._gate(samples, ref_logp_BT)
@@ -150,9 +150,9 @@ class RLTrainer:
 
     def _penalty(self, samples: Samples, logp_BT: Tensor, ref_logp_BT: Tensor) -> Tensor:
         """[B, T] KL per token by the algorithm's estimator; read only where it is placed in the reward."""
-        kl, size = self._plan.algo.kl, self._plan.budget.micro_batch_size
+        kl = self._plan.algo.kl
         if kl.placed == "reward" and needs_of(kl.estimator).vocabulary:
-            kl_BT = exact_kl_in_parts(self._policy, self._reference, samples.batch, self._batching, size)
+            kl_BT = exact_kl_in_parts(self._policy, self._reference, samples.batch, self._batching)
         else:
             kl_BT = torch.zeros_like(logp_BT) if kl.placed != "reward" else kl.estimator(logp_BT, ref_logp_BT)
         return zero_outside(kl_BT, samples.batch.response_mask_BT)
@@ -161,17 +161,18 @@ class RLTrainer:
         """[B, T] nats of the sampling policy itself; the sampler's own log-probs are those at temperature 1."""
         if self._collector.sampler.sampling.temperature == 1.0:
             return samples.sampler_logp_BT
-        size = self._plan.budget.micro_batch_size
-        return logp_in_parts(self._policy, samples.batch, self._batching, size, 1.0)
+        return logp_in_parts(self._policy, samples.batch, self._batching, 1.0)
 
     def _gate(self, samples: Samples, ref_logp_BT: Tensor) -> None:
         """Before anything is learned, policy = reference and sampler = trainer, or nothing later means anything.
 
         Raises: GateError.
         """
-        size, temperature = self._plan.budget.micro_batch_size, self._collector.sampler.sampling.temperature
-        tempered_BT = logp_in_parts(self._policy, samples.batch, self._batching, size, temperature)
-        plain_BT = logp_in_parts(self._policy, samples.batch, self._batching, size, 1.0)
+        temperature = self._collector.sampler.sampling.temperature
+        tempered_BT = logp_in_parts(self._policy, samples.batch, self._batching, temperature)
+        plain_BT = tempered_BT
+        if temperature != 1.0:
+            plain_BT = logp_in_parts(self._policy, samples.batch, self._batching, 1.0)
         tolerance = GATE_TOLERANCE[self._batching.dtype]
         for what, gap_BT in (
             ("policy and reference", plain_BT - ref_logp_BT),

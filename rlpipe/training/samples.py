@@ -115,35 +115,27 @@ def samples_of(
 
 
 @torch.no_grad()
-def logp_in_parts(model: nn.Module, batch: PaddedBatch, batching: Batching, size: int, temperature: float) -> Tensor:
-    """[B, T] nats of a whole step's responses, `size` sequences at a time."""
-    parts = []
-    for start in range(0, len(batch), size):
-        part = batch.rows(slice(start, start + size))
-        with batching.precision():
-            parts.append(response_stats(model, part, temperature=temperature).logp_BT)
-    return torch.cat(parts)
+def logp_in_parts(model: nn.Module, batch: PaddedBatch, batching: Batching, temperature: float) -> Tensor:
+    """[B, T] nats of a whole step's responses."""
+    return batching.in_parts(batch, lambda part: response_stats(model, part, temperature=temperature).logp_BT)
 
 
-def reference_logp(reference: Reference, batch: PaddedBatch, batching: Batching, size: int) -> Tensor:
+def reference_logp(reference: Reference, batch: PaddedBatch, batching: Batching) -> Tensor:
     """[B, T] nats under the frozen reference, untempered."""
     with reference() as model:
-        return logp_in_parts(model, batch, batching, size, 1.0)
+        return logp_in_parts(model, batch, batching, 1.0)
 
 
 @torch.no_grad()
-def exact_kl_in_parts(
-    policy: nn.Module, reference: Reference, batch: PaddedBatch, batching: Batching, size: int
-) -> Tensor:
-    """[B, T] nats: KL(policy || reference) over the whole vocabulary, untempered, `size` sequences at a time."""
-    parts = []
-    for start in range(0, len(batch), size):
-        part = batch.rows(slice(start, start + size))
-        with batching.precision():
-            policy_BTV = response_logits(policy, part).log_probs()
-        with reference() as model, batching.precision():
-            parts.append(exact(policy_BTV, response_logits(model, part).log_probs()))
-    return zero_outside(torch.cat(parts), batch.response_mask_BT)
+def exact_kl_in_parts(policy: nn.Module, reference: Reference, batch: PaddedBatch, batching: Batching) -> Tensor:
+    """[B, T] nats: KL(policy || reference) over the whole vocabulary, untempered."""
+
+    def of_part(part: PaddedBatch) -> Tensor:
+        policy_BTV = response_logits(policy, part).log_probs()
+        with reference() as model:
+            return exact(policy_BTV, response_logits(model, part).log_probs())
+
+    return zero_outside(batching.in_parts(batch, of_part), batch.response_mask_BT)
 
 
 def kl_metrics(logp_BT: Tensor, ref_logp_BT: Tensor, mask_BT: Tensor) -> dict[str, float]:

@@ -14,11 +14,8 @@ from rlpipe.training.encode import Example
 
 
 @torch.no_grad()
-def score_examples(model: nn.Module, examples: Sequence[Example], batching: Batching, size: int) -> list[float]:
-    """[B] scores in the scorer's normalised units (raw where it has no normaliser), `size` examples at a time."""
+def score_examples(model: nn.Module, examples: Sequence[Example], batching: Batching) -> list[float]:
+    """[B] scores in the scorer's normalised units (raw where it has no normaliser)."""
     mean, std = normaliser(model)
-    scores: list[float] = []
-    for batch in batching.micro_batches(examples, size):
-        with batching.precision():
-            scores += ((sequence_scores(model, batch) - mean) / std).tolist()
-    return scores
+    score_B = batching.in_parts(batching.collate(examples), lambda part: sequence_scores(model, part))
+    return ((score_B - mean) / std).tolist()

@@ -48,9 +48,10 @@ def train_sft(
     model.train()
     rows = train_offline(
         Learner(model, settings.optim, settings.steps),
-        len(examples),
+        [len(prompt) + len(response) for prompt, response in examples],
         settings,
         supervised_part(model, examples, batching),
+        batching,
         loss_name="sft/loss",
         shown={"sft/loss": "loss", "sft/token_accuracy": "acc"},
         seed=seed,

@@ -38,9 +38,10 @@ class SupervisedTrainer:
 
         return train_offline(
             Learner(self._policy, budget.optim, budget.steps),
-            len(self._examples),
+            [len(prompt) + len(response) for prompt, response in self._examples],
             budget,
             supervised_part(self._policy, self._examples, self._batching),
+            self._batching,
             before=before,
             limits={"watch": self._measure.watch},
             loss_name="policy/loss",

@@ -23,7 +23,6 @@ SMALL = [
     "model.scratch.num_hidden_layers=2",
     "sft.steps=200",
     "sft.batch_size=8",
-    "sft.micro_batch_size=8",
     "runtime.checkpoint_every=20",
 ]
 OUTPUTS = ("models/sft", "metrics/sft.json", "plots/sft.csv")

@@ -31,7 +31,7 @@ ON = ("constitution.source=policy", "constitution.prompts=3", "constitution.roun
       "runtime.device=cpu")  # fmt: skip
 LEARNER = (
     "{algorithm: sft, starts_from: models/sft, learns_from: data/constitution, steps: 2, batch_size: 2, "
-    "micro_batch_size: 2, measure_every: 1, measure_prompts: 2, optim: {lr: 1.0e-2, schedule: constant, "
+    "measure_every: 1, measure_prompts: 2, optim: {lr: 1.0e-2, schedule: constant, "
     "warmup_steps: 0, weight_decay: 0.0, max_grad_norm: 1.0}}"
 )
 

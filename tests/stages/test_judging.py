@@ -35,7 +35,6 @@ SMALL = (
     "policy.rlaif.steps=4",
     "policy.rlaif.prompts_per_step=4",
     "policy.rlaif.group_size=2",
-    "policy.rlaif.micro_batch_size=8",
     "rollout.max_new_tokens=6",
 )
 PROMPTS = ["1+2", "3+4", "5+1", "2+2", "6-1", "4-2"]

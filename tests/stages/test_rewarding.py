@@ -33,7 +33,7 @@ def bench(root: Path, tokenizer: Any, *assignments: str) -> Bench:
     params = parse(edited(TEXT, None, assignments))
     stage = Stage("pairs", "gold", root, params, tracker=None)  # type: ignore[arg-type]
     device = torch.device("cpu")
-    return Bench(stage, device, tokenizer, Batching(tokenizer.pad_token_id, device, "float32"))
+    return Bench(stage, device, tokenizer, Batching(tokenizer.pad_token_id, device, "float32", 64))
 
 
 def test_lengths_are_counted_by_the_policys_own_tokenizer(tmp_path: Path, tokenizer: Any) -> None:

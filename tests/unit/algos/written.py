@@ -13,16 +13,16 @@ OPTIM = {"lr": 1e-4, "schedule": "constant", "warmup_steps": 0, "weight_decay": 
 ONLINE = {
     "starts_from": "models/sft",
     "learns_from": "data/prepared", "reward": {"math_answer": 1.0}, "steps": 10, "prompts_per_step": 4,
-    "group_size": 4, "epochs": 1, "minibatches": 1, "micro_batch_size": 8, "optim": OPTIM,
+    "group_size": 4, "epochs": 1, "minibatches": 1, "optim": OPTIM,
 }  # fmt: skip
 OFFLINE = {
     "starts_from": "models/sft",
-    "learns_from": "data/pairs/gold", "steps": 10, "batch_size": 8, "micro_batch_size": 8, "measure_every": 5,
+    "learns_from": "data/pairs/gold", "steps": 10, "batch_size": 8, "measure_every": 5,
     "measure_prompts": 8, "optim": OPTIM,
 }  # fmt: skip
 DISTILLATION = {
     "starts_from": "models/sft",
-    "learns_from": "models/grpo", "steps": 10, "prompts_per_step": 4, "group_size": 2, "micro_batch_size": 8,
+    "learns_from": "models/grpo", "steps": 10, "prompts_per_step": 4, "group_size": 2,
     "measure_every": 5, "measure_prompts": 8, "optim": OPTIM,
 }  # fmt: skip
 RECIPE = Recipe(online=ONLINE, offline=OFFLINE, distillation=DISTILLATION, numbers={"dpo": {"beta": 1.0}})

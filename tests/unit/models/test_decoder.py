@@ -20,7 +20,7 @@ from transformers import (
 from rlpipe.config.schema import Adapter
 from rlpipe.dataio.collate import collate
 from rlpipe.models.decoder import parts_of
-from rlpipe.models.forward import ResponseLogits, response_hidden, response_logits, response_stats
+from rlpipe.models.forward import ResponseLogits, States, response_logits, response_states, response_stats
 from rlpipe.models.learner import learner
 
 EXAMPLES = [((5, 6, 7), (8, 9, 10, 1)), ((5,), (11, 1)), ((6, 7), (12, 13, 1))]
@@ -67,11 +67,14 @@ def _own(model, batch):
         output_hidden_states=True,
     )
     width = batch.response_ids_BT.shape[1] + 1
-    return ResponseLogits(output.logits[:, -width:-1], output.hidden_states[-1][:, -width:-1])
+    states_BLH = output.hidden_states[-1]
+    place_BL = torch.arange(states_BLH.shape[0] * states_BLH.shape[1]).view(states_BLH.shape[:2])
+    return ResponseLogits(output.logits[:, -width:-1], States(states_BLH.flatten(0, 1), place_BL[:, -width:]))
 
 
-def _numbers(stats):
-    return stats.logp_BT, stats.plain_logp_BT, stats.entropy_BT, stats.hidden_BTH
+def _numbers(stats, batch):
+    states_MH = stats.states.before(batch.response_mask_BT)
+    return stats.logp_BT, stats.plain_logp_BT, stats.entropy_BT, states_MH
 
 
 @pytest.mark.parametrize("temperature", [1.0, 0.6])
@@ -86,7 +89,7 @@ def test_stats_and_gradients_are_those_of_the_models_own_logits(name, temperatur
 
     own = _own(model, batch).stats(batch, temperature=temperature)
     ours = response_stats(model, batch, temperature=temperature)
-    for value, expected in zip(_numbers(ours), _numbers(own), strict=True):
+    for value, expected in zip(_numbers(ours, batch), _numbers(own, batch), strict=True):
         torch.testing.assert_close(value, expected, rtol=1e-4, atol=1e-5)
     assert torch.equal(ours.greedy_BT, own.greedy_BT)
     expected = gradients(own)
@@ -98,8 +101,11 @@ def test_stats_and_gradients_are_those_of_the_models_own_logits(name, temperatur
 def test_all_logits_are_the_models_own(name):
     model, batch = _model(name), collate(EXAMPLES, 0)
     with torch.no_grad():
-        torch.testing.assert_close(response_logits(model, batch).logits_BTV, _own(model, batch).logits_BTV)
-        torch.testing.assert_close(response_hidden(model, batch), _own(model, batch).hidden_BTH)
+        ours, own, real = response_logits(model, batch), _own(model, batch), batch.response_mask_BT
+        torch.testing.assert_close(ours.logits_BTV[real], own.logits_BTV[real], rtol=1e-4, atol=1e-4)
+        torch.testing.assert_close(
+            response_states(model, batch).before(real), own.states.before(real), rtol=1e-4, atol=1e-4
+        )
 
 
 def test_what_the_config_does_not_tell_is_found_out_and_said_once(caplog):

@@ -12,7 +12,7 @@ from rlpipe.dataio.collate import collate
 from rlpipe.dataio.tokenizers import characters
 from rlpipe.dataio.tokenizers import load as load_tokenizer
 from rlpipe.errors import ModelError
-from rlpipe.models.forward import response_hidden, response_logits, response_stats, sequence_scores, token_scores
+from rlpipe.models.forward import response_logits, response_states, response_stats, sequence_scores, token_scores
 from rlpipe.models.learner import finished, learner, reference_of
 from rlpipe.models.load import (
     load_policy,
@@ -137,9 +137,10 @@ def test_a_refreshed_reference_is_the_policy_of_that_moment(tiny, adapter):
 def test_hidden_states_are_those_that_the_logits_come_from(tiny):
     batch = collate(PAIRS, 0)
     with torch.no_grad():
-        hidden_BTH = response_hidden(tiny, batch)
+        states = response_states(tiny, batch)
+        hidden_BTH = states.before_response()
         torch.testing.assert_close(tiny.lm_head(hidden_BTH), response_logits(tiny, batch).logits_BTV)
-        torch.testing.assert_close(response_stats(tiny, batch, temperature=1.0).hidden_BTH, hidden_BTH)
+        torch.testing.assert_close(response_stats(tiny, batch, temperature=1.0).states.states_NH, states.states_NH)
 
 
 def test_a_teacher_with_another_vocabulary_is_refused(tiny, tokenizer, tmp_path):

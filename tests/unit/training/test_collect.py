@@ -26,12 +26,11 @@ def collector(tiny, tokenizer):
     """make(reward, **budget): 3 prompts of 2 samples a step."""
 
     def make(reward, **changes):
-        batching = Batching(tokenizer.pad_token_id, CPU, "float32")
+        batching = Batching(tokenizer.pad_token_id, CPU, "float32", 64)
         engine = TransformersEngine(tiny, frozenset({tokenizer.eos_token_id}), CPU, 64)
         sampler = Sampler(engine, tokenizer, encode_tasks(TASKS, tokenizer, 96, 6), Sampling(1.0, 6), batching, 17)
         settings = {
             "reward": {"x": 1.0}, "steps": 9, "prompts_per_step": 3, "group_size": 2, "epochs": 1, "minibatches": 1,
-            "micro_batch_size": 6,
             "optim": {"lr": 1.0, "schedule": "constant", "warmup_steps": 0, "weight_decay": 0.0, "max_grad_norm": 1.0},
         }  # fmt: skip
         return Collector(sampler, reward, reward, RLBudget(**settings | changes), batching, 17)

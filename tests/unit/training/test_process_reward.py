@@ -17,7 +17,7 @@ TEXTS = ["3+6=9 9-2=7", "1+1=3", "no step"]
 
 @pytest.fixture
 def batching(tokenizer):
-    return Batching(tokenizer.pad_token_id, CPU, "float32")
+    return Batching(tokenizer.pad_token_id, CPU, "float32", 64)
 
 
 def test_a_step_ends_at_the_token_that_completes_it(tokenizer):
@@ -34,9 +34,9 @@ def test_the_reward_stands_at_the_ends_of_steps_and_is_shared_among_them(tiny, t
     prompts = [prompt_ids(tokenizer, "1+1")] * 3
     tasks = [Task("t", "1+1", "2")] * 3
     samples = samples_of(tasks, prompts, completions, TEXTS, torch.tensor([0, 0, 0]), batching)
-    rewards = StepRewards(model, tokenizer, step_ends, batching, size=2, weight=3.0)(samples)
+    rewards = StepRewards(model, tokenizer, step_ends, batching, weight=3.0)(samples)
     rows = [LabelledSteps(prompts[0], completions[0].ids, (4, 10), (1.0, 1.0))]
-    first, second = step_probabilities(model, rows, batching, 1)[0]
+    first, second = step_probabilities(model, rows, batching)[0]
     expected = torch.zeros(len(completions[0].ids))
     expected[4], expected[10] = 3 * first / 2, 3 * second / 2  # two steps share
     torch.testing.assert_close(rewards[0, : len(expected)], expected)
@@ -70,7 +70,7 @@ def test_it_learns_to_tell_right_steps_from_wrong_ones(tiny, tokenizer, batching
         for slip in (0, 2)
     ]
     optim = {"lr": 2e-2, "schedule": "linear", "warmup_steps": 5, "weight_decay": 0.0, "max_grad_norm": 1.0}
-    settings = Supervised(steps=100, batch_size=12, micro_batch_size=5, optim=optim)
+    settings = Supervised(steps=100, batch_size=12, optim=optim)
     table = train_process_reward_model(model, rows, settings, batching, seed=0, store=_NoStore(), recorder=_Silent())
     assert table[-1]["process_reward_model/accuracy"] == 1
     assert table[-1]["process_reward_model/loss"] < 0.2 < table[0]["process_reward_model/loss"]

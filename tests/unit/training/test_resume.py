@@ -59,11 +59,11 @@ class _Recorder:
 
 
 SMALL = {
-    "steps": STEPS, "batch_size": 4, "micro_batch_size": 3, "measure_every": 2, "measure_prompts": 4,
+    "steps": STEPS, "batch_size": 4, "measure_every": 2, "measure_prompts": 4,
     "prompts_per_step": 2, "group_size": 3,
     "optim": {"lr": 1e-2, "schedule": "cosine", "warmup_steps": 1, "weight_decay": 0.01, "max_grad_norm": 1.0},
 }  # fmt: skip
-SUPERVISED = {key: SMALL[key] for key in ("steps", "batch_size", "micro_batch_size", "optim")}
+SUPERVISED = {key: SMALL[key] for key in ("steps", "batch_size", "optim")}
 # What remembers from step to step beyond a learner: each must survive a kill.
 VARIANTS = {
     "adaptive": ("grpo", {"kl_coef": 0.1, "kl_control": "doubling", "kl_target": 0.01}),
@@ -88,7 +88,7 @@ def _plan(name):
 
 @pytest.fixture
 def bench(tokenizer):
-    return Batching(tokenizer.pad_token_id, CPU, "float32")
+    return Batching(tokenizer.pad_token_id, CPU, "float32", 64)
 
 
 def _pairs(tokenizer):
@@ -134,7 +134,7 @@ def _critic(chosen, model, folder, batching):
         case "critic":
             return SeparateCritic(new_critic(folder, CPU), chosen, updates_of(chosen), batching)
         case "critic_head":
-            return HeadCritic(model, new_value_head(model, CPU), 3, batching)
+            return HeadCritic(model, new_value_head(model, CPU), batching)
         case "running_mean":
             return NoCritic(RunningMean(0.9))
         case "none":

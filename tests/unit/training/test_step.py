@@ -6,7 +6,6 @@ from torch import nn
 
 from rlpipe.config.schema import Optim
 from rlpipe.errors import TrainingError
-from rlpipe.training.batching import slices
 from rlpipe.training.step import Learner, scheduled
 
 
@@ -40,12 +39,12 @@ def test_micro_batches_add_up_to_the_whole_step(size):
     torch.manual_seed(0)
     inputs = torch.randn(5, 3, dtype=torch.float64)
 
-    def weights_after(micro_batch_size):
+    def weights_after(at_once):
         torch.manual_seed(1)
         model = nn.Linear(3, 1).double()
         learner = Learner(model, _optim(), 3)
         for _ in range(3):
-            learner.update(model(inputs[part]).square().sum() / 5 for part in slices(5, micro_batch_size))
+            learner.update(model(inputs[part]).square().sum() / 5 for part in torch.arange(5).split(at_once))
         return model.weight.detach()
 
     torch.testing.assert_close(weights_after(size), weights_after(5), rtol=0, atol=1e-12)
@@ -67,7 +66,3 @@ def test_weight_decay_spares_vectors():
     Learner(model, _optim(weight_decay=0.5), 1).update([0.0 * (model.weight.sum() + model.bias.sum())])
     assert model.weight[0, 0].item() == pytest.approx(1 - 0.1 * 0.5)  # 1 - lr * decay
     assert model.bias.item() == 1.0
-
-
-def test_slices_cover_every_row_once():
-    assert slices(5, 2) == [slice(0, 2), slice(2, 4), slice(4, 5)]

@@ -1,0 +1,184 @@
+"""Reading a packed batch through any decoder of transformers whose attention can be told what to look at."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+from weakref import WeakKeyDictionary
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import scaled_dot_product_attention
+from transformers import AttentionInterface
+from transformers.cache_utils import DynamicCache, DynamicLayer
+
+from rlpipe.errors import ModelError
+from rlpipe.models.decoder import as_in_evaluation
+from rlpipe.models.packing import Bucket, Packing, pack
+from rlpipe.types import PaddedBatch
+
+_log = logging.getLogger(__name__)
+
+_NAME = "rlpipe_packed"
+# What else a model may tell its attention without changing what attention computes.
+_HARMLESS = frozenset({"position_ids", "use_cache", "is_causal", "output_attentions", "output_hidden_states"})
+# How far apart (in units of the largest hidden state) the two ways to read may be: rounding of the type, and some more.
+_TOLERANCE = {torch.float64: 1e-6, torch.float32: 1e-3, torch.bfloat16: 5e-2, torch.float16: 2e-2}
+# What a model's class does with packed rows does not change while it lives: looked at once.
+_packs: WeakKeyDictionary[nn.Module, bool] = WeakKeyDictionary()
+
+
+def packed_states(decoder: nn.Module, packing: Packing) -> Tensor:
+    """[N, H] the decoder's last hidden state at each real token. `packs(decoder)` says whether it can."""
+    with attending_packed(decoder):
+        output = decoder(
+            input_ids=packing.ids_N.unsqueeze(0),
+            position_ids=packing.position_N.unsqueeze(0),
+            # Our attention reads the packing, not a mask; one with four dimensions is handed on as it is, not built.
+            attention_mask=packing.ids_N.new_empty((1, 1, 1, 0)),
+            use_cache=False,
+            packing=packing,
+        )
+    states_NH: Tensor = output.last_hidden_state[0]
+    return states_NH
+
+
+def packs(decoder: nn.Module) -> bool:
+    """Whether the decoder reads packed rows as it reads padded ones; said once, if not.
+
+    It must attend to all that stands before a token (no sliding windows, no recurrent states), take positions from its
+    caller and hand `packing` on to its attention. That is tried out on a few tokens, not believed.
+    """
+    if decoder not in _packs:
+        _packs[decoder] = _attends_to_all(decoder) and _agrees(decoder)
+        if not _packs[decoder]:
+            _log.warning("%s cannot read packed rows: batches are padded, prompts repeated.", type(decoder).__name__)
+    return _packs[decoder]
+
+
+@contextmanager
+def attending_packed(decoder: nn.Module) -> Iterator[None]:
+    """Within, the decoder's layers use our attention. What is recomputed later must be so within it too."""
+    config: Any = decoder.config
+    own = config._attn_implementation
+    config._attn_implementation = _NAME
+    try:
+        yield
+    finally:
+        config._attn_implementation = own
+
+
+def padded_states(decoder: nn.Module, batch: PaddedBatch) -> Tensor:
+    """[B, L, H] the decoder's last hidden state, read the plain way."""
+    output = decoder(
+        input_ids=batch.ids_BL,
+        attention_mask=batch.attention_BL.long(),
+        position_ids=batch.position_BL,
+        use_cache=False,
+    )
+    states_BLH: Tensor = output.last_hidden_state
+    return states_BLH
+
+
+def _attention(
+    module: nn.Module,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    attention_mask: Tensor | None,  # noqa: ARG001 - the packing says what is seen
+    *,
+    packing: Packing,
+    scaling: float | None = None,
+    dropout: float = 0.0,
+    sliding_window: int | None = None,
+    **others: Any,
+) -> tuple[Tensor, None]:
+    """What transformers calls in each layer: [1, heads, N, D] -> [1, N, heads, D].
+
+    Raises: ModelError for a layer that asks for more than scaled dot products.
+    """
+    asked = sorted(name for name, given in others.items() if given is not None and name not in _HARMLESS)
+    if sliding_window is not None or asked:
+        raise ModelError(f"{type(module).__name__} asks its attention for {asked or 'a sliding window'}.")
+    counts = [bucket.tokens for bucket in packing.buckets]
+    sides = (side[0].transpose(0, 1).split(counts) for side in (query, key, value))
+    out = [
+        _of_bucket(bucket, *of_tokens, scale=scaling, dropout=dropout)
+        for bucket, *of_tokens in zip(packing.buckets, *sides, strict=True)
+    ]
+    return torch.cat(out).unsqueeze(0), None
+
+
+AttentionInterface.register(_NAME, _attention)
+
+
+def _of_bucket(
+    bucket: Bucket, query_MHD: Tensor, key_MHD: Tensor, value_MHD: Tensor, *, scale: float | None, dropout: float
+) -> Tensor:
+    """[M, heads, D] what each of the bucket's tokens attends to."""
+    grouped = query_MHD.shape[1] != key_MHD.shape[1]
+    options: dict[str, Any] = {"scale": scale, "dropout_p": dropout, "enable_gqa": grouped}
+    query, key, value = (_columns(side, bucket) for side in (query_MHD, key_MHD, value_MHD))
+    trunk = bucket.trunk
+    seen = scaled_dot_product_attention(
+        query[:, :, :trunk], key[:, :, :trunk], value[:, :, :trunk], is_causal=True, **options
+    )
+    if bucket.seen_KRL is not None:
+        hidden_KRL = torch.zeros(1, dtype=query.dtype, device=query.device).masked_fill(~bucket.seen_KRL, -torch.inf)
+        branches = scaled_dot_product_attention(
+            query[:, :, trunk:], key, value, attn_mask=hidden_KRL.unsqueeze(1), **options
+        )
+        seen = torch.cat([seen, branches], dim=2)
+    rows = seen.transpose(1, 2).flatten(0, 1)
+    return rows if bucket.home_M is None else _Fetched.apply(rows, bucket.home_M)
+
+
+def _columns(side_MHD: Tensor, bucket: Bucket) -> Tensor:
+    """[K, heads, L, D] the bucket's tokens in their columns, zeros in the others."""
+    if bucket.home_M is not None:
+        rows = side_MHD.new_zeros((bucket.shape[0] * bucket.shape[1], *side_MHD.shape[1:]))
+        side_MHD = rows.index_copy(0, bucket.home_M, side_MHD)
+    return side_MHD.unflatten(0, bucket.shape).transpose(1, 2)
+
+
+class _Fetched(torch.autograd.Function):
+    """`rows.index_select(0, home_M)` for places that are all different: the way back is to copy, not to add."""
+
+    @staticmethod
+    def forward(ctx: Any, rows: Tensor, home_M: Tensor) -> Tensor:
+        ctx.rows = len(rows)
+        ctx.save_for_backward(home_M)
+        return rows.index_select(0, home_M)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
+        (home_M,) = ctx.saved_tensors
+        return grad.new_zeros((ctx.rows, *grad.shape[1:])).index_copy(0, home_M, grad), None
+
+
+def _attends_to_all(decoder: nn.Module) -> bool:
+    config: Any = decoder.config
+    return config._attn_implementation in ("sdpa", "eager") and all(
+        type(layer) is DynamicLayer for layer in DynamicCache(config=config).layers
+    )
+
+
+@torch.no_grad()
+def _agrees(decoder: nn.Module) -> bool:
+    """Whether two responses to one prompt, and one to another, have the hidden states that they have when padded."""
+    device = next(decoder.parameters()).device
+    ids_BL = torch.tensor([[1, 0, 1, 0], [1, 0, 0, 1], [0, 1, 1, 0]], device=device)
+    real_BL = torch.ones_like(ids_BL, dtype=torch.bool)
+    batch = PaddedBatch(ids_BL, real_BL, torch.arange(4, device=device).expand(3, 4), ids_BL[:, 2:], real_BL[:, 2:])
+    packing = pack(batch)
+    with as_in_evaluation(decoder), torch.autocast(device.type, enabled=False):
+        padded_BLH = padded_states(decoder, batch)
+        try:
+            packed_NH = packed_states(decoder, packing)
+        except Exception as error:  # whatever a model raises that is not made for it
+            _log.info("%s: %s", type(decoder).__name__, error)
+            return False
+    gap = (padded_BLH[:, 1:] - packed_NH[packing.at_BS]).abs().max().item()
+    return gap <= _TOLERANCE[padded_BLH.dtype] * padded_BLH.abs().max().item()
