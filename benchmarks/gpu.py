@@ -42,12 +42,12 @@ class Scale:
     group: int
     mean: int
     longest: int
-    micro: int
+    micro_tokens: int
     sft_lengths: tuple[int, ...]
     sft_rows: int
 
 
-CARD = Scale(model_600m, 8, 256, 16, 512, 2048, 8, (8_192, 16_384), 4)
+CARD = Scale(model_600m, 8, 256, 16, 512, 2048, 16_384, (8_192, 16_384), 4)
 
 
 def training_flop(config: Any, parameters: int, tokens: int, length: float) -> float:
@@ -62,7 +62,7 @@ def grpo(folder: Path, scale: Scale) -> tuple[float, int, float]:
     config, parameters = _measures(folder)
     ends = frozenset(range(config.vocab_size - config.vocab_size // scale.mean, config.vocab_size))
     prompts = tuple(_ids(scale.prompt_tokens, config.vocab_size, i) for i in range(scale.prompts))
-    work = Groups(folder, prompts, scale.group, scale.longest, ends, scale.micro, "bfloat16")
+    work = Groups(folder, prompts, scale.group, scale.longest, ends, scale.micro_tokens, "bfloat16")
     took = ours.online("grpo", work, steps=2, lr=ours.STILL)
     lengths = [len(prompt) + len(completion) for prompt, completion in took.drawn[1]]
     tokens = sum(lengths)
@@ -77,7 +77,7 @@ def sft(folder: Path, length: int, rows: int) -> tuple[float, int, float]:
         (_ids(length // 2, config.vocab_size, i), _ids(length - length // 2, config.vocab_size, rows + i))
         for i in range(rows)
     ]
-    took = ours.sft(folder, examples, steps=3, lr=ours.STILL, micro=1, dtype="bfloat16")
+    took = ours.sft(folder, examples, steps=3, lr=ours.STILL, micro_tokens=length, dtype="bfloat16")
     return took.seconds, length * rows, training_flop(config, parameters, length * rows, length)
 
 

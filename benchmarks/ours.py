@@ -55,8 +55,9 @@ DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
 # Learning rates: for a check, one that moves the weights; for timing, one so small that they stay, so that every pair
 # of a measurement is the same step.
 MOVING, STILL = 1e-4, 1e-30
-# Rows of a micro-batch of the trainers on fixed rows.
-MICRO = 16
+# Tokens of a micro-batch of the trainers on fixed rows: what they need in memory is a small part of what the smaller
+# peers need.
+MICRO_TOKENS = 1024
 KL_COEF = {"grpo": 0.04, "ppo": 0.05}
 _NUMBERS = {
     "grpo": {"clip_low": 0.2, "clip_high": 0.2},
@@ -89,7 +90,7 @@ def reward(ids: Sequence[int]) -> float:
 
 def online(algorithm: str, work: Groups, *, steps: int, lr: float) -> Took:
     """Steps of GRPO or PPO from the weights in `work.folder`. The first of them also passes the step-0 gate."""
-    batching = Batching(0, DEVICE, work.dtype)
+    batching = Batching(0, DEVICE, work.dtype, work.micro_tokens)
     chosen = _plan(algorithm, work, steps, lr)
     policy: Any = policy_of(work)
     engine = _Recording(TransformersEngine(policy, work.eos, DEVICE, work.completions, precision=batching.precision))
@@ -128,13 +129,20 @@ def policy_of(work: Groups) -> nn.Module:
 
 
 def sft(
-    folder: Path, rows: Sequence[Row], *, steps: int, lr: float, micro: int = MICRO, dtype: str = "float32"
+    folder: Path,
+    rows: Sequence[Row],
+    *,
+    steps: int,
+    lr: float,
+    micro_tokens: int = MICRO_TOKENS,
+    dtype: str = "float32",
 ) -> Took:
     """Steps of supervised fine-tuning, each on all rows."""
     model, clock = load_policy(folder, DEVICE), _Clock()
-    settings = Supervised(steps=steps, batch_size=len(rows), micro_batch_size=micro, optim=_optim(lr))
+    batching = Batching(0, DEVICE, dtype, micro_tokens)
+    settings = Supervised(steps=steps, batch_size=len(rows), optim=_optim(lr))
     with gradients_of(model) as gradients, _store() as store:
-        train_sft(model, list(rows), settings, Batching(0, DEVICE, dtype), seed=SEED, store=store, recorder=clock)
+        train_sft(model, list(rows), settings, batching, seed=SEED, store=store, recorder=clock)
     return Took(clock.last, clock.ended, gradients)
 
 
@@ -143,7 +151,7 @@ def reward_model(folder: Path, pairs: Sequence[Pair], *, steps: int, lr: float) 
     model, clock = scorer_of(folder), _Clock()
     settings = RewardModel(
         learns_from="", starts_from="", temperature=1.0, margin_coef=0.0, centring_coef=0.0,
-        steps=steps, batch_size=len(pairs), micro_batch_size=MICRO, optim=_optim(lr),
+        steps=steps, batch_size=len(pairs), optim=_optim(lr),
     )  # fmt: skip
     with gradients_of(model) as gradients, _store() as store:
         train_reward_model(model, _encoded(pairs), settings, _plain(), seed=SEED, store=store, recorder=clock)
@@ -161,8 +169,7 @@ def dpo(folder: Path, pairs: Sequence[Pair], *, steps: int, lr: float) -> Took:
     policy, clock = load_policy(folder, DEVICE), _Clock()
     section = {
         "algorithm": "dpo", "starts_from": "", "learns_from": "data/pairs/rows", "steps": steps,
-        "batch_size": len(pairs), "micro_batch_size": MICRO,
-        "measure_every": steps, "measure_prompts": 1, "beta": 0.1, "label_smoothing": 0.0,
+        "batch_size": len(pairs), "measure_every": steps, "measure_prompts": 1, "beta": 0.1, "label_smoothing": 0.0,
         "optim": _optim_section(lr),
     }  # fmt: skip
     chosen = cast(PreferencePlan, plan("dpo", Policy.model_validate(section), _rollout(1, 1)))
@@ -224,7 +231,7 @@ def _plan(algorithm: str, work: Groups, steps: int, lr: float) -> RLPlan:
     section = {
         "algorithm": algorithm, "starts_from": "", "learns_from": "data/prepared", "reward": {"number": 1.0},
         "steps": steps, "prompts_per_step": len(work.prompts), "group_size": work.group, "epochs": 1, "minibatches": 1,
-        "micro_batch_size": work.micro, "optim": _optim_section(lr), "kl_coef": KL_COEF[algorithm],
+        "optim": _optim_section(lr), "kl_coef": KL_COEF[algorithm],
         **_NUMBERS[algorithm],
     }  # fmt: skip
     return cast(RLPlan, plan(algorithm, Policy.model_validate(section), _rollout(work.longest, work.completions)))
@@ -253,7 +260,7 @@ def _optim(lr: float) -> Optim:
 
 
 def _plain() -> Batching:
-    return Batching(0, DEVICE, "float32")
+    return Batching(0, DEVICE, "float32", MICRO_TOKENS)
 
 
 def _encoded(pairs: Sequence[Pair]) -> EncodedPairs:

@@ -45,7 +45,7 @@ class Groups:
         group: completions to each prompt.
         longest: tokens of a completion, at most.
         eos: the tokens that end one.
-        micro: completions in a forward pass, on rlpipe's side.
+        micro_tokens: tokens in a forward and backward pass, on rlpipe's side.
         rank: of a LoRA adapter; None trains all weights.
     """
 
@@ -54,7 +54,7 @@ class Groups:
     group: int
     longest: int
     eos: frozenset[int]
-    micro: int
+    micro_tokens: int
     dtype: str = "float32"
     rank: int | None = None
     seed: int = 17
@@ -170,7 +170,7 @@ def model_600m() -> Qwen3ForCausalLM:
 
 def group_shapes(folder: Path, prompts: Sequence[Ids], dtype: str = "float32") -> Groups:
     """8 prompts of 256 tokens, 8 completions each, geometric with mean 32, at most 128; the 15.7M model."""
-    return Groups(stored(model_16m, folder), tuple(prompts), GROUP, LONGEST, EOS, 16, dtype)
+    return Groups(stored(model_16m, folder), tuple(prompts), GROUP, LONGEST, EOS, 1024, dtype)
 
 
 def default_shapes(folder: Path) -> Groups:
@@ -179,7 +179,7 @@ def default_shapes(folder: Path) -> Groups:
     sums = ["".join(f"{draw.choice('+-')}{draw.randrange(10)}" for _ in range(4)) for _ in range(8)]
     tokenizer = characters(["0123456789+-="], 64)
     prompts = tuple(prompt_ids(tokenizer, text) for text in sums)
-    return Groups(stored(model_1m, folder), prompts, 8, 36, frozenset({62, 63}), 64)
+    return Groups(stored(model_1m, folder), prompts, 8, 36, frozenset({62, 63}), 4096)
 
 
 def stored(model: Callable[[], PreTrainedModel], folder: Path) -> Path:

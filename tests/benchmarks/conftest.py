@@ -42,7 +42,7 @@ def groups(folder) -> Callable:
 
     def make(**changes) -> Groups:
         prompts = ((5, 6, 7, 8), (9, 10, 11))
-        return Groups(folder, prompts, 4, 8, frozenset(range(120, 128)), **{"micro": 3, "seed": 1, **changes})
+        return Groups(folder, prompts, 4, 8, frozenset(range(120, 128)), **{"micro_tokens": 20, "seed": 1, **changes})
 
     return make
 

@@ -34,7 +34,7 @@ def test_the_gpu_suite_on_a_tiny_shape(folder):
     def never():
         raise AssertionError("the model is there")
 
-    scale = gpu.Scale(never, 2, 6, 2, 8, 8, 4, (16, 32), 2)
+    scale = gpu.Scale(never, 2, 6, 2, 8, 8, 20, (16, 32), 2)
     lines = gpu.figures(folder, scale, peak=1.0)
     assert [line.partition(":")[0] for line in lines] == ["GRPO", "SFT, 16 tokens", "SFT, 32 tokens"]
     assert all("tokens/s" in line and "MFU" in line for line in lines)
