@@ -3,7 +3,7 @@
     python -m benchmarks.lora --long
 
 2 prompts of 256 tokens, 8 completions each, geometric with mean 32 and at most 128; 494M random weights in the shape of
-Qwen2.5-0.5B, rank 16, autocast on both sides. One pair unless told otherwise: without AMX a CPU takes an hour for it.
+Qwen2.5-0.5B, rank 16, autocast on both sides. One pair unless told otherwise: without AMX a CPU takes long for it.
 """
 
 from __future__ import annotations

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import tempfile
-import time
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -15,6 +14,7 @@ import torch
 from torch import nn
 
 from benchmarks.gradients import Gradients, gradients_of
+from benchmarks.pairs import now
 from benchmarks.shapes import Groups, Ids, Pair, Row, numbers
 from rlpipe.algos.plan import PreferencePlan, RLPlan, plan
 from rlpipe.checkpoint.store import Store
@@ -174,9 +174,9 @@ def dpo(folder: Path, pairs: Sequence[Pair], *, steps: int, lr: float) -> Took:
     }  # fmt: skip
     chosen = cast(PreferencePlan, plan("dpo", Policy.model_validate(section), _rollout(1, 1)))
     reference = reference_of(policy)
-    began = time.perf_counter()
+    began = now()
     trainer = PreferenceTrainer(chosen, policy, reference, _encoded(pairs), _no_measure(policy), _plain())
-    once = time.perf_counter() - began
+    once = now() - began
     with gradients_of(policy) as gradients, _store() as store:
         trainer.train(SEED, store, clock)
     return Took(clock.last + once, clock.ended, gradients)
@@ -186,10 +186,10 @@ class _Clock:
     """A recorder that knows when each step ended; the first one's begin is its own."""
 
     def __init__(self) -> None:
-        self._ends = [time.perf_counter()]
+        self._ends = [now()]
 
     def metrics(self, _: int, __: Mapping[str, float]) -> None:
-        self._ends.append(time.perf_counter())
+        self._ends.append(now())
 
     @property
     def ended(self) -> float:

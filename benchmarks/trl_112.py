@@ -11,7 +11,6 @@ from __future__ import annotations
 import multiprocessing
 import sys
 import tempfile
-import time
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
@@ -23,7 +22,7 @@ from benchmarks import ours
 from benchmarks.forced import force
 from benchmarks.gradients import gradients_of
 from benchmarks.ours import Drawn, Took
-from benchmarks.pairs import from_here
+from benchmarks.pairs import from_here, now
 from benchmarks.shapes import Groups, numbers
 from benchmarks.texts import CHECKOUT
 
@@ -84,13 +83,12 @@ def ppo(work: Groups, drawn: Drawn, *, lr: float, size: int) -> Took:
             self.began, self.ended = 0.0, 0.0
 
         def on_train_begin(self, *_: Any, **__: Any) -> None:
-            self.began = time.perf_counter()
+            self.began = now()
 
         def on_step_end(self, *_: Any, **__: Any) -> None:
-            self.ended = time.perf_counter()
+            self.ended = now()
 
-    cpu = torch.device("cpu")
-    policy = load_policy(work.folder, cpu)
+    policy = load_policy(work.folder, ours.DEVICE)
     force(policy, [drawn], sorted(work.eos))
     settings = PPOConfig(
         output_dir=tempfile.gettempdir(),
@@ -110,7 +108,7 @@ def ppo(work: Groups, drawn: Drawn, *, lr: float, size: int) -> Took:
         lam=1.0,
         gradient_checkpointing=False,
         bf16=False,
-        use_cpu=True,
+        use_cpu=ours.DEVICE.type == "cpu",
         report_to="none",
         save_strategy="no",
         disable_tqdm=True,
@@ -119,10 +117,10 @@ def ppo(work: Groups, drawn: Drawn, *, lr: float, size: int) -> Took:
         args=settings,
         processing_class=numbers(int(policy.config.vocab_size), max(work.eos)),
         model=policy,
-        ref_model=load_policy(work.folder, cpu),
+        ref_model=load_policy(work.folder, ours.DEVICE),
         reward_model=_Reward({(*prompt, *completion): ours.reward(completion) for prompt, completion in drawn}),
         train_dataset=Dataset.from_dict({"input_ids": [list(prompt) for prompt, _ in drawn]}),
-        value_model=new_critic(work.folder, cpu),
+        value_model=new_critic(work.folder, ours.DEVICE),
         callbacks=[clock := Clock()],
     )
     with gradients_of(policy) as gradients:
@@ -150,6 +148,7 @@ class _Lookup(nn.Module):
 
         rows = zip(input_ids, attention_mask.bool(), strict=True)
         score_B: Any = torch.tensor([self._scores[tuple(ids_L[real_L].tolist())] for ids_L, real_L in rows])
+        score_B = score_B.to(input_ids.device)
         return BaseModelOutput(hidden_states=(score_B[:, None, None].expand(-1, input_ids.shape[1], 1),))
 
 

@@ -8,7 +8,6 @@ beta, no clip, and GRPO's mean over sequences (`loss_type="grpo"`).
 from __future__ import annotations
 
 import tempfile
-import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -30,6 +29,7 @@ from benchmarks import ours
 from benchmarks.forced import force
 from benchmarks.gradients import gradients_of
 from benchmarks.ours import Drawn, Took
+from benchmarks.pairs import now
 from benchmarks.shapes import Groups, Pair, Row, numbers
 from rlpipe.models.load import load_policy
 
@@ -118,10 +118,10 @@ class Clock(TrainerCallback):
         self.began, self.ended = 0.0, 0.0
 
     def on_step_begin(self, *_: Any, **__: Any) -> None:
-        self.began = time.perf_counter()
+        self.began = now()
 
     def on_step_end(self, *_: Any, **__: Any) -> None:
-        self.ended = time.perf_counter()
+        self.ended = now()
 
 
 def _reward(completion_ids: Sequence[Sequence[int]], **_: Any) -> list[float | None]:
