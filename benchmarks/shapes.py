@@ -214,11 +214,11 @@ def pairs(rows: int) -> tuple[str, list[Pair]]:
     return source, [((prompt, chosen), (prompt, rejected)) for prompt, chosen, rejected in encoded]
 
 
-def numbers(vocabulary: int, end: int) -> PreTrainedTokenizerFast:
+def numbers(vocabulary: int, end: int, pad: int = 0) -> PreTrainedTokenizerFast:
     """A tokenizer whose text is the ids themselves, `t5 t17`, so that a side that wants text gets the very tokens."""
     words = {f"t{i}": i for i in range(vocabulary)}
-    del words["t0"], words[f"t{end}"]
-    tokenizer = Tokenizer(models.WordLevel({**words, "<|pad|>": 0, "<|end|>": end}, unk_token="<|pad|>"))
+    del words[f"t{pad}"], words[f"t{end}"]
+    tokenizer = Tokenizer(models.WordLevel({**words, "<|pad|>": pad, "<|end|>": end}, unk_token="<|pad|>"))
     tokenizer.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
     return PreTrainedTokenizerFast(
         tokenizer_object=tokenizer, pad_token="<|pad|>", eos_token="<|end|>", padding_side="left"

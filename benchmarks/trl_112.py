@@ -41,16 +41,20 @@ class Peer:
         theirs.close()
 
     def step(self, drawn: Drawn) -> Took:
-        """One step from the work's weights. Raises: EOFError if the process died."""
+        """One step from the work's weights. Raises: RuntimeError if the process died."""
         with tempfile.TemporaryDirectory() as folder:
             file = Path(folder) / "gradients.pt"
             self._pipe.send((drawn, file))
-            seconds, ended = self._pipe.recv()
+            try:
+                seconds, ended = self._pipe.recv()
+            except EOFError:
+                raise RuntimeError("the process with TRL 1.12 died: its error stands above") from None
             return Took(seconds, ended, torch.load(file, weights_only=True))
 
     def close(self) -> None:
-        """End the process."""
-        self._pipe.send(None)
+        """End the process, if it has not ended by itself."""
+        if self._process.is_alive():
+            self._pipe.send(None)
         self._process.join()
 
 
@@ -74,9 +78,6 @@ def ppo(work: Groups, drawn: Drawn, *, lr: float, size: int) -> Took:
     from rlpipe.models.load import load_policy, new_critic
 
     assert trl.__version__.startswith("1.12."), f"TRL {trl.__version__} has no PPO: {FOLDER} must be in front"
-    assert not any(0 in completion for _, completion in drawn), (
-        "its PPO takes a drawn token 0 for padding: choose another seed"
-    )
 
     class Clock(TrainerCallback):
         def __init__(self) -> None:
@@ -89,7 +90,11 @@ def ppo(work: Groups, drawn: Drawn, *, lr: float, size: int) -> Took:
             self.ended = now()
 
     policy = load_policy(work.folder, ours.DEVICE)
-    force(policy, [drawn], sorted(work.eos))
+    vocabulary = int(policy.config.vocab_size)
+    # It takes every padding token for padding, so that this one must be drawn nowhere.
+    taken = work.eos.union(*(prompt + completion for prompt, completion in drawn))
+    pad = next(token for token in range(vocabulary) if token not in taken)
+    force(policy, [drawn], sorted(work.eos), pad=pad)
     settings = PPOConfig(
         output_dir=tempfile.gettempdir(),
         learning_rate=lr,
@@ -115,7 +120,7 @@ def ppo(work: Groups, drawn: Drawn, *, lr: float, size: int) -> Took:
     )
     trainer = PPOTrainer(
         args=settings,
-        processing_class=numbers(int(policy.config.vocab_size), max(work.eos)),
+        processing_class=numbers(vocabulary, max(work.eos), pad=pad),
         model=policy,
         ref_model=load_policy(work.folder, ours.DEVICE),
         reward_model=_Reward({(*prompt, *completion): ours.reward(completion) for prompt, completion in drawn}),
