@@ -62,8 +62,11 @@ def grpo(work: Groups, drawn: Sequence[Drawn], *, lr: float, size: int) -> Took:
     return _trained(trainer)
 
 
-def sft(folder: Path, rows: Sequence[Row], *, steps: int, lr: float, packed: bool) -> Took:
-    """Steps of supervised fine-tuning on all rows: padded, or packed (`bfd`, the rows apart by their positions)."""
+def sft(folder: Path, rows: Sequence[Row], *, steps: int, lr: float, packed: bool, size: int) -> Took:
+    """Steps of supervised fine-tuning on all rows: padded, or packed (`bfd`, the rows apart by their positions).
+
+    `size` rows, or packs, in a forward pass; packs side by side are one row with one large mask.
+    """
     dataset = Dataset.from_dict(
         {
             "input_ids": [[*prompt, *response] for prompt, response in rows],
@@ -71,10 +74,9 @@ def sft(folder: Path, rows: Sequence[Row], *, steps: int, lr: float, packed: boo
         }
     )
     model = load_policy(folder, ours.DEVICE)
-    # A pack at a time: side by side they would be one row with one large mask. There are fewer packs than rows, and
-    # an epoch's end ends a step.
+    # There are fewer packs than rows, and an epoch's end ends a step.
     settings = SFTConfig(
-        **_common(lr, steps, 1 if packed else len(rows), len(rows)),
+        **_common(lr, steps, size, len(rows)),
         completion_only_loss=True,
         packing=packed,
         max_length=1024,

@@ -53,10 +53,11 @@ def test_ppo_takes_the_same_step_but_for_the_sample_deviation(groups):
     require_same(mine.gradients, scaled, 1e-4)
 
 
-@pytest.mark.parametrize("packed", [False, True])
-def test_sft_takes_the_same_step(folder, rows, packed):
+@pytest.mark.parametrize(("packed", "size"), [(False, 4), (False, 2), (True, 4), (True, 1)])
+def test_sft_takes_the_same_step(folder, rows, packed, size):
     mine = ours.sft(folder, rows, steps=1, lr=ours.STILL)
-    require_same(mine.gradients, trl_now.sft(folder, rows, steps=1, lr=ours.STILL, packed=packed).gradients, 1e-4)
+    peer = trl_now.sft(folder, rows, steps=1, lr=ours.STILL, packed=packed, size=size)
+    require_same(mine.gradients, peer.gradients, 1e-4)
 
 
 def test_dpo_takes_the_same_step(folder, pairs):
