@@ -71,13 +71,13 @@ def once(work: Groups, drawn: Drawn, size: int) -> None:
 def ppo(work: Groups, drawn: Drawn, *, lr: float, size: int) -> Took:
     """One step of PPO on the given completions; `size` of them in a forward pass. TRL 1.12 must be in front."""
     import trl
+
+    assert trl.__version__.startswith("1.12."), f"TRL {trl.__version__} has no PPO: {FOLDER.name} must be in front"
     from datasets import Dataset
     from transformers import TrainerCallback
     from trl.experimental.ppo import PPOConfig, PPOTrainer
 
     from rlpipe.models.load import load_policy, new_critic
-
-    assert trl.__version__.startswith("1.12."), f"TRL {trl.__version__} has no PPO: {FOLDER} must be in front"
 
     class Clock(TrainerCallback):
         def __init__(self) -> None:
