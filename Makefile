@@ -14,7 +14,7 @@ RUN_ARGS ?=
 
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
-.PHONY: run test test-vllm mutation lint format prefect mlflow clean
+.PHONY: run test test-vllm mutation bench bench-all lint format prefect mlflow clean
 
 run: $(READY)
 	@echo "== the pipeline: every stage that is not up to date =="
@@ -24,6 +24,14 @@ run: $(READY)
 mutation: $(READY)
 	@echo "== mutation run over rlpipe/ops: some minutes =="
 	python tests/mutation/mutate.py
+
+bench: $(READY)
+	@echo "== the benchmarks that fit in 15 minutes on two idle cores; results in docs/performance.md =="
+	python -m benchmarks.all
+
+bench-all: $(READY) .trl112
+	@echo "== all benchmarks: more than an hour =="
+	python -m benchmarks.all --full
 
 test: $(READY)
 	@echo "== tests =="
@@ -72,5 +80,12 @@ $(VLLM_READY): constraints-vllm.txt pyproject.toml
 	VIRTUAL_ENV=.venv-vllm $(VLLM)/uv pip install --quiet --no-deps -r constraints-vllm.txt -e .
 	@touch $(VLLM_READY)
 
+# The last TRL with PPO, alone: whatever else it needs is the pinned set's.
+.trl112: | $(READY)
+	@echo "== TRL 1.12.0, a peer of the benchmarks, beside the environment =="
+	rm -rf $@.partial
+	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps --target $@.partial trl==1.12.0
+	mv $@.partial $@
+
 clean:
-	rm -rf .venv .venv-vllm .rlpipe .prefect mlflow.db
+	rm -rf .venv .venv-vllm .trl112 .rlpipe .prefect mlflow.db

@@ -75,7 +75,7 @@ def run(jobs: Sequence[Job]) -> list[str]:
 def main() -> None:
     parser = argparse.ArgumentParser(description="Run the benchmarks.")
     parser.add_argument("--full", action="store_true", help="all of them, with 5 pairs or more")
-    parser.add_argument("--long", action="store_true", help="also the 0.5B one, which takes hours without AMX")
+    parser.add_argument("--long", action="store_true", help="also the 0.5B one, which is slow without AMX")
     given = parser.parse_args()
     failed = run([*(FULL if given.full else QUICK), *(LONG if given.long else ()), Job(("table",), 60)])
     if failed:

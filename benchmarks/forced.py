@@ -9,12 +9,12 @@ from typing import Any
 from unittest.mock import patch
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from benchmarks.ours import Drawn
 
 
-def force(model: nn.Module, steps: Sequence[Drawn], ends: Sequence[int]) -> None:
+def force(model: Any, steps: Sequence[Drawn], ends: Sequence[int], pad: int = 0) -> None:
     """From now on, each call of `model.generate` draws the next step's completions, whatever the order of its rows.
 
     The model's forward passes, the softmax and the drawing itself still happen; only the outcome is replaced. Rows
@@ -25,11 +25,11 @@ def force(model: nn.Module, steps: Sequence[Drawn], ends: Sequence[int]) -> None
     def forced(**given: Any) -> Any:
         target_BT = _targets(given["input_ids"], given["attention_mask"], next(remaining))
         given["generation_config"].eos_token_id = list(ends)
-        given["generation_config"].pad_token_id = 0
+        given["generation_config"].pad_token_id = pad
         with _drawn_instead(target_BT):
             return generate(**given)
 
-    model.generate = forced  # type: ignore[assignment]
+    model.generate = forced
 
 
 def _targets(ids_BL: Tensor, attention_BL: Tensor, drawn: Drawn) -> Tensor:

@@ -3,7 +3,7 @@
     python -m benchmarks.lora --long
 
 2 prompts of 256 tokens, 8 completions each, geometric with mean 32 and at most 128; 494M random weights in the shape of
-Qwen2.5-0.5B, rank 16, autocast on both sides. One pair unless told otherwise: without AMX a CPU takes an hour for it.
+Qwen2.5-0.5B, rank 16, autocast on both sides. One pair unless told otherwise: without AMX a CPU takes long for it.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from benchmarks.shapes import GROUP, LONGEST, Groups, arguments, gsm8k_prompts, 
 NAME = "LoRA GRPO step, 0.5B, 2 x 8, bf16"
 VOCABULARY = 151_936
 EOS = frozenset(range(VOCABULARY - VOCABULARY // 32, VOCABULARY))
-# Completions in a forward pass, on either side.
+# Completions in a forward pass of TRL's.
 SIZE = 4
 
 
@@ -31,7 +31,7 @@ def main() -> None:
     given = arguments("A step of GRPO with LoRA against TRL 1.16.", pairs=1)
     with tempfile.TemporaryDirectory() as folder:
         prompts = tuple(gsm8k_prompts()[:2])
-        work = Groups(stored(model_500m, Path(folder)), prompts, GROUP, LONGEST, EOS, SIZE, "bfloat16", rank=16)
+        work = Groups(stored(model_500m, Path(folder)), prompts, GROUP, LONGEST, EOS, 1024, "bfloat16", rank=16)
         record(memory(NAME, work, SIZE))
         record(compared(NAME, work, SIZE, given.pairs))
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import tempfile
-import time
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -15,10 +14,22 @@ import torch
 from torch import nn
 
 from benchmarks.gradients import Gradients, gradients_of
+from benchmarks.pairs import now
 from benchmarks.shapes import Groups, Ids, Pair, Row, numbers
 from rlpipe.algos.plan import PreferencePlan, RLPlan, plan
 from rlpipe.checkpoint.store import Store
-from rlpipe.config.schema import Adapter, Optim, Policy, RewardModel, Rollout, Sentinel, Sentinels, Supervised, Watch
+from rlpipe.config.schema import (
+    Adapter,
+    Optim,
+    Policy,
+    RewardModel,
+    RewardPart,
+    Rollout,
+    Sentinel,
+    Sentinels,
+    Supervised,
+    Watch,
+)
 from rlpipe.models.learner import Snapshot, learner, reference_of
 from rlpipe.models.load import load_policy, new_critic, new_reward_model
 from rlpipe.rollout.engine import Engine, TransformersEngine
@@ -44,7 +55,8 @@ DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
 # Learning rates: for a check, one that moves the weights; for timing, one so small that they stay, so that every pair
 # of a measurement is the same step.
 MOVING, STILL = 1e-4, 1e-30
-# Tokens of a micro-batch: what they need in memory is a small part of what the smaller peers need.
+# Tokens of a micro-batch of the trainers on fixed rows: what they need in memory is a small part of what the smaller
+# peers need.
 MICRO_TOKENS = 1024
 KL_COEF = {"grpo": 0.04, "ppo": 0.05}
 _NUMBERS = {
@@ -78,14 +90,14 @@ def reward(ids: Sequence[int]) -> float:
 
 def online(algorithm: str, work: Groups, *, steps: int, lr: float) -> Took:
     """Steps of GRPO or PPO from the weights in `work.folder`. The first of them also passes the step-0 gate."""
-    batching = Batching(0, DEVICE, work.dtype, MICRO_TOKENS)
+    batching = Batching(0, DEVICE, work.dtype, work.micro_tokens)
     chosen = _plan(algorithm, work, steps, lr)
-    policy = policy_of(work)
+    policy: Any = policy_of(work)
     engine = _Recording(TransformersEngine(policy, work.eos, DEVICE, work.completions, precision=batching.precision))
     tasks = [Task(str(i), "", "") for i in range(len(work.prompts))]
     sampler = Sampler(
         engine,
-        numbers(int(policy.config.vocab_size), max(work.eos)),
+        numbers(policy.config.vocab_size, max(work.eos)),
         EncodedTasks(tasks, list(work.prompts), 0),
         Sampling(1.0, work.longest),
         batching,
@@ -116,20 +128,21 @@ def policy_of(work: Groups) -> nn.Module:
     return learner(model, None if work.rank is None else Adapter(rank=work.rank, alpha=2 * work.rank, dropout=0.0))
 
 
-def sft(folder: Path, rows: Sequence[Row], *, steps: int, lr: float, dtype: str = "float32") -> Took:
+def sft(
+    folder: Path,
+    rows: Sequence[Row],
+    *,
+    steps: int,
+    lr: float,
+    micro_tokens: int = MICRO_TOKENS,
+    dtype: str = "float32",
+) -> Took:
     """Steps of supervised fine-tuning, each on all rows."""
     model, clock = load_policy(folder, DEVICE), _Clock()
+    batching = Batching(0, DEVICE, dtype, micro_tokens)
     settings = Supervised(steps=steps, batch_size=len(rows), optim=_optim(lr))
     with gradients_of(model) as gradients, _store() as store:
-        train_sft(
-            model,
-            list(rows),
-            settings,
-            Batching(0, DEVICE, dtype, MICRO_TOKENS),
-            seed=SEED,
-            store=store,
-            recorder=clock,
-        )
+        train_sft(model, list(rows), settings, batching, seed=SEED, store=store, recorder=clock)
     return Took(clock.last, clock.ended, gradients)
 
 
@@ -156,15 +169,14 @@ def dpo(folder: Path, pairs: Sequence[Pair], *, steps: int, lr: float) -> Took:
     policy, clock = load_policy(folder, DEVICE), _Clock()
     section = {
         "algorithm": "dpo", "starts_from": "", "learns_from": "data/pairs/rows", "steps": steps,
-        "batch_size": len(pairs),
-        "measure_every": steps, "measure_prompts": 1, "beta": 0.1, "label_smoothing": 0.0,
+        "batch_size": len(pairs), "measure_every": steps, "measure_prompts": 1, "beta": 0.1, "label_smoothing": 0.0,
         "optim": _optim_section(lr),
     }  # fmt: skip
     chosen = cast(PreferencePlan, plan("dpo", Policy.model_validate(section), _rollout(1, 1)))
     reference = reference_of(policy)
-    began = time.perf_counter()
+    began = now()
     trainer = PreferenceTrainer(chosen, policy, reference, _encoded(pairs), _no_measure(policy), _plain())
-    once = time.perf_counter() - began
+    once = now() - began
     with gradients_of(policy) as gradients, _store() as store:
         trainer.train(SEED, store, clock)
     return Took(clock.last + once, clock.ended, gradients)
@@ -174,10 +186,10 @@ class _Clock:
     """A recorder that knows when each step ended; the first one's begin is its own."""
 
     def __init__(self) -> None:
-        self._ends = [time.perf_counter()]
+        self._ends = [now()]
 
     def metrics(self, _: int, __: Mapping[str, float]) -> None:
-        self._ends.append(time.perf_counter())
+        self._ends.append(now())
 
     @property
     def ended(self) -> float:
@@ -259,7 +271,7 @@ def _blind_watch(policy: nn.Module) -> Watching:
     """A watch that looks at every step, as always, and never acts."""
     off = Sentinel(limit=2.0, action="off")
     settings = Watch(
-        heldout={"number": 1.0}, window=5, keep="last", repetition_ngram=8, canary_prompts=0,
+        heldout={"number": RewardPart(weight=1.0)}, window=5, keep="last", repetition_ngram=8, canary_prompts=0,
         sentinels=Sentinels(**dict.fromkeys(Sentinels.model_fields, off)),
     )  # fmt: skip
     return Watching(settings, Snapshot(policy), None)

@@ -53,7 +53,8 @@ def timed(
 
 
 def peak_memory(name: str, ours: Callable[[], None], peer: Callable[[], None]) -> Result:
-    """10^9 bytes that a side's process holds at its peak, beyond what it held before: one fresh process each.
+    """10^9 bytes that a side's process holds at its peak, beyond what it held before: one fresh process each. Where
+    there is a GPU, the bytes are those of its memory.
 
     The sides must be importable functions that set up, call `from_here`, and work.
     """
@@ -64,16 +65,25 @@ def peak_memory(name: str, ours: Callable[[], None], peer: Callable[[], None]) -
 def from_here() -> None:
     """What this process has held so far does not count for `peak_memory`."""
     gc.collect()
+    if torch.cuda.is_available():
+        torch.cuda.reset_peak_memory_stats()
     # Writing 5 resets the peak to what is held now (proc(5), clear_refs).
     Path("/proc/self/clear_refs").write_text("5")
     os.environ["BENCHMARK_HELD_KB"] = str(_status_kb("VmRSS"))
 
 
+def now() -> float:
+    """Seconds on `time.perf_counter`'s clock, once a GPU has done what it was asked."""
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()
+    return time.perf_counter()
+
+
 def clock(work: Callable[[], object]) -> float:
     """Seconds of one call."""
-    began = time.perf_counter()
+    began = now()
     work()
-    return time.perf_counter() - began
+    return now() - began
 
 
 def record(*results: Result) -> None:
@@ -124,6 +134,9 @@ def _in_a_process(side: Callable[[], None]) -> float:
 def _measured(side: Callable[[], None], answer: Connection) -> None:
     os.environ["BENCHMARK_HELD_KB"] = "0"
     side()
+    if torch.cuda.is_available():
+        answer.send(torch.cuda.max_memory_allocated() / 1e9)
+        return
     peak_kb = _status_kb("VmHWM") or resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     answer.send((peak_kb - int(os.environ["BENCHMARK_HELD_KB"])) * 1024 / 1e9)
 

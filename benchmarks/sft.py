@@ -18,6 +18,8 @@ from benchmarks.pairs import record
 
 NAMES = {False: "SFT step, 32 rows, 15.7M, over padded", True: "SFT step, 32 rows, 15.7M, over packed"}
 ROWS = 32
+# Rows, or packs, in a forward pass of TRL's.
+SIZE = {False: ROWS, True: 1}
 
 
 def main() -> None:
@@ -28,7 +30,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         model = shapes.stored(shapes.model_16m, Path(folder))
         for packed, name in NAMES.items():
-            peer = partial(trl_now.sft, model, rows, packed=packed)
+            peer = partial(trl_now.sft, model, rows, packed=packed, size=SIZE[packed])
             results = compared(name, partial(ours.sft, model, rows), peer, given.pairs)
             record(*results)
             print(f"tokens a second: ours {tokens / results[0].ours:.0f}, TRL {tokens / results[0].peer:.0f}")

@@ -45,7 +45,7 @@ class Groups:
         group: completions to each prompt.
         longest: tokens of a completion, at most.
         eos: the tokens that end one.
-        micro: completions in a forward pass, on rlpipe's side.
+        micro_tokens: tokens in a forward and backward pass, on rlpipe's side.
         rank: of a LoRA adapter; None trains all weights.
     """
 
@@ -54,7 +54,7 @@ class Groups:
     group: int
     longest: int
     eos: frozenset[int]
-    micro: int
+    micro_tokens: int
     dtype: str = "float32"
     rank: int | None = None
     seed: int = 17
@@ -138,13 +138,14 @@ def model_500m() -> Qwen2ForCausalLM:
         num_attention_heads=14,
         num_key_value_heads=2,
         max_position_embeddings=1024,
-        rope_theta=1e6,
         tie_word_embeddings=True,
         bos_token_id=None,
         eos_token_id=None,
         pad_token_id=0,
     )
-    return Qwen2ForCausalLM(config).to(torch.bfloat16).eval()
+    model = Qwen2ForCausalLM(config).eval()
+    torch.nn.Module.to(model, torch.bfloat16)
+    return model
 
 
 def model_600m() -> Qwen3ForCausalLM:
@@ -159,7 +160,6 @@ def model_600m() -> Qwen3ForCausalLM:
         num_key_value_heads=8,
         head_dim=128,
         max_position_embeddings=40_960,
-        rope_theta=1e6,
         tie_word_embeddings=True,
         bos_token_id=None,
         eos_token_id=None,
@@ -170,7 +170,7 @@ def model_600m() -> Qwen3ForCausalLM:
 
 def group_shapes(folder: Path, prompts: Sequence[Ids], dtype: str = "float32") -> Groups:
     """8 prompts of 256 tokens, 8 completions each, geometric with mean 32, at most 128; the 15.7M model."""
-    return Groups(stored(model_16m, folder), tuple(prompts), GROUP, LONGEST, EOS, 16, dtype)
+    return Groups(stored(model_16m, folder), tuple(prompts), GROUP, LONGEST, EOS, 1024, dtype)
 
 
 def default_shapes(folder: Path) -> Groups:
@@ -179,7 +179,7 @@ def default_shapes(folder: Path) -> Groups:
     sums = ["".join(f"{draw.choice('+-')}{draw.randrange(10)}" for _ in range(4)) for _ in range(8)]
     tokenizer = characters(["0123456789+-="], 64)
     prompts = tuple(prompt_ids(tokenizer, text) for text in sums)
-    return Groups(stored(model_1m, folder), prompts, 8, 36, frozenset({62, 63}), 64)
+    return Groups(stored(model_1m, folder), prompts, 8, 36, frozenset({62, 63}), 4096)
 
 
 def stored(model: Callable[[], PreTrainedModel], folder: Path) -> Path:
@@ -214,11 +214,11 @@ def pairs(rows: int) -> tuple[str, list[Pair]]:
     return source, [((prompt, chosen), (prompt, rejected)) for prompt, chosen, rejected in encoded]
 
 
-def numbers(vocabulary: int, end: int) -> PreTrainedTokenizerFast:
+def numbers(vocabulary: int, end: int, pad: int = 0) -> PreTrainedTokenizerFast:
     """A tokenizer whose text is the ids themselves, `t5 t17`, so that a side that wants text gets the very tokens."""
     words = {f"t{i}": i for i in range(vocabulary)}
-    del words["t0"], words[f"t{end}"]
-    tokenizer = Tokenizer(models.WordLevel({**words, "<|pad|>": 0, "<|end|>": end}, unk_token="<|pad|>"))
+    del words[f"t{pad}"], words[f"t{end}"]
+    tokenizer = Tokenizer(models.WordLevel({**words, "<|pad|>": pad, "<|end|>": end}, unk_token="<|pad|>"))
     tokenizer.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
     return PreTrainedTokenizerFast(
         tokenizer_object=tokenizer, pad_token="<|pad|>", eos_token="<|end|>", padding_side="left"

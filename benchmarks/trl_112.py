@@ -11,7 +11,6 @@ from __future__ import annotations
 import multiprocessing
 import sys
 import tempfile
-import time
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
@@ -23,7 +22,7 @@ from benchmarks import ours
 from benchmarks.forced import force
 from benchmarks.gradients import gradients_of
 from benchmarks.ours import Drawn, Took
-from benchmarks.pairs import from_here
+from benchmarks.pairs import from_here, now
 from benchmarks.shapes import Groups, numbers
 from benchmarks.texts import CHECKOUT
 
@@ -42,16 +41,20 @@ class Peer:
         theirs.close()
 
     def step(self, drawn: Drawn) -> Took:
-        """One step from the work's weights. Raises: EOFError if the process died."""
+        """One step from the work's weights. Raises: RuntimeError if the process died."""
         with tempfile.TemporaryDirectory() as folder:
             file = Path(folder) / "gradients.pt"
             self._pipe.send((drawn, file))
-            seconds, ended = self._pipe.recv()
+            try:
+                seconds, ended = self._pipe.recv()
+            except EOFError:
+                raise RuntimeError("the process with TRL 1.12 died: its error stands above") from None
             return Took(seconds, ended, torch.load(file, weights_only=True))
 
     def close(self) -> None:
-        """End the process."""
-        self._pipe.send(None)
+        """End the process, if it has not ended by itself."""
+        if self._process.is_alive():
+            self._pipe.send(None)
         self._process.join()
 
 
@@ -68,30 +71,30 @@ def once(work: Groups, drawn: Drawn, size: int) -> None:
 def ppo(work: Groups, drawn: Drawn, *, lr: float, size: int) -> Took:
     """One step of PPO on the given completions; `size` of them in a forward pass. TRL 1.12 must be in front."""
     import trl
+
+    assert trl.__version__.startswith("1.12."), f"TRL {trl.__version__} has no PPO: {FOLDER.name} must be in front"
     from datasets import Dataset
     from transformers import TrainerCallback
     from trl.experimental.ppo import PPOConfig, PPOTrainer
 
     from rlpipe.models.load import load_policy, new_critic
 
-    assert trl.__version__.startswith("1.12."), f"TRL {trl.__version__} has no PPO: {FOLDER} must be in front"
-    assert not any(0 in completion for _, completion in drawn), (
-        "its PPO takes a drawn token 0 for padding: choose another seed"
-    )
-
     class Clock(TrainerCallback):
         def __init__(self) -> None:
             self.began, self.ended = 0.0, 0.0
 
         def on_train_begin(self, *_: Any, **__: Any) -> None:
-            self.began = time.perf_counter()
+            self.began = now()
 
         def on_step_end(self, *_: Any, **__: Any) -> None:
-            self.ended = time.perf_counter()
+            self.ended = now()
 
-    cpu = torch.device("cpu")
-    policy = load_policy(work.folder, cpu)
-    force(policy, [drawn], sorted(work.eos))
+    policy = load_policy(work.folder, ours.DEVICE)
+    vocabulary = int(policy.config.vocab_size)
+    # It takes every padding token for padding, so that this one must be drawn nowhere.
+    taken = work.eos.union(*(prompt + completion for prompt, completion in drawn))
+    pad = next(token for token in range(vocabulary) if token not in taken)
+    force(policy, [drawn], sorted(work.eos), pad=pad)
     settings = PPOConfig(
         output_dir=tempfile.gettempdir(),
         learning_rate=lr,
@@ -110,19 +113,19 @@ def ppo(work: Groups, drawn: Drawn, *, lr: float, size: int) -> Took:
         lam=1.0,
         gradient_checkpointing=False,
         bf16=False,
-        use_cpu=True,
+        use_cpu=ours.DEVICE.type == "cpu",
         report_to="none",
         save_strategy="no",
         disable_tqdm=True,
     )
     trainer = PPOTrainer(
         args=settings,
-        processing_class=numbers(int(policy.config.vocab_size), max(work.eos)),
+        processing_class=numbers(vocabulary, max(work.eos), pad=pad),
         model=policy,
-        ref_model=load_policy(work.folder, cpu),
+        ref_model=load_policy(work.folder, ours.DEVICE),
         reward_model=_Reward({(*prompt, *completion): ours.reward(completion) for prompt, completion in drawn}),
         train_dataset=Dataset.from_dict({"input_ids": [list(prompt) for prompt, _ in drawn]}),
-        value_model=new_critic(work.folder, cpu),
+        value_model=new_critic(work.folder, ours.DEVICE),
         callbacks=[clock := Clock()],
     )
     with gradients_of(policy) as gradients:
@@ -149,7 +152,8 @@ class _Lookup(nn.Module):
         from transformers.modeling_outputs import BaseModelOutput
 
         rows = zip(input_ids, attention_mask.bool(), strict=True)
-        score_B = torch.tensor([self._scores[tuple(ids_L[real_L].tolist())] for ids_L, real_L in rows])
+        score_B: Any = torch.tensor([self._scores[tuple(ids_L[real_L].tolist())] for ids_L, real_L in rows])
+        score_B = score_B.to(input_ids.device)
         return BaseModelOutput(hidden_states=(score_B[:, None, None].expand(-1, input_ids.shape[1], 1),))
 
 

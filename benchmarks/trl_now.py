@@ -8,7 +8,6 @@ beta, no clip, and GRPO's mean over sequences (`loss_type="grpo"`).
 from __future__ import annotations
 
 import tempfile
-import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -30,6 +29,7 @@ from benchmarks import ours
 from benchmarks.forced import force
 from benchmarks.gradients import gradients_of
 from benchmarks.ours import Drawn, Took
+from benchmarks.pairs import now
 from benchmarks.shapes import Groups, Pair, Row, numbers
 from rlpipe.models.load import load_policy
 
@@ -51,7 +51,7 @@ def grpo(work: Groups, drawn: Sequence[Drawn], *, lr: float, size: int) -> Took:
         temperature=1.0,
         shuffle_dataset=False,
     )
-    prompts = [tokenizer.decode(prompt) for prompt in work.prompts]
+    prompts = [tokenizer.decode(list(prompt)) for prompt in work.prompts]
     trainer = GRPOTrainer(
         model,
         reward_funcs=_reward,
@@ -62,8 +62,11 @@ def grpo(work: Groups, drawn: Sequence[Drawn], *, lr: float, size: int) -> Took:
     return _trained(trainer)
 
 
-def sft(folder: Path, rows: Sequence[Row], *, steps: int, lr: float, packed: bool) -> Took:
-    """Steps of supervised fine-tuning on all rows: padded, or packed (`bfd`, the rows apart by their positions)."""
+def sft(folder: Path, rows: Sequence[Row], *, steps: int, lr: float, packed: bool, size: int) -> Took:
+    """Steps of supervised fine-tuning on all rows: padded, or packed (`bfd`, the rows apart by their positions).
+
+    `size` rows, or packs, in a forward pass; packs side by side are one row with one large mask.
+    """
     dataset = Dataset.from_dict(
         {
             "input_ids": [[*prompt, *response] for prompt, response in rows],
@@ -71,10 +74,9 @@ def sft(folder: Path, rows: Sequence[Row], *, steps: int, lr: float, packed: boo
         }
     )
     model = load_policy(folder, ours.DEVICE)
-    # A pack at a time: side by side they would be one row with one large mask. There are fewer packs than rows, and
-    # an epoch's end ends a step.
+    # There are fewer packs than rows, and an epoch's end ends a step.
     settings = SFTConfig(
-        **_common(lr, steps, 1 if packed else len(rows), len(rows)),
+        **_common(lr, steps, size, len(rows)),
         completion_only_loss=True,
         packing=packed,
         max_length=1024,
@@ -118,13 +120,13 @@ class Clock(TrainerCallback):
         self.began, self.ended = 0.0, 0.0
 
     def on_step_begin(self, *_: Any, **__: Any) -> None:
-        self.began = time.perf_counter()
+        self.began = now()
 
     def on_step_end(self, *_: Any, **__: Any) -> None:
-        self.ended = time.perf_counter()
+        self.ended = now()
 
 
-def _reward(completion_ids: Sequence[Sequence[int]], **_: Any) -> list[float]:
+def _reward(completion_ids: Sequence[Sequence[int]], **_: Any) -> list[float | None]:
     return [ours.reward(ids) for ids in completion_ids]
 
 
