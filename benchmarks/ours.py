@@ -18,6 +18,7 @@ from benchmarks.pairs import now
 from benchmarks.shapes import Groups, Ids, Pair, Row, numbers
 from rlpipe.algos.plan import PreferencePlan, RLPlan, plan
 from rlpipe.checkpoint.store import Store
+from rlpipe.config import load
 from rlpipe.config.schema import (
     Adapter,
     Optim,
@@ -207,6 +208,10 @@ class _Recording:
 
     def __init__(self, engine: Engine) -> None:
         self._engine, self.drawn = engine, []  # type: Engine, list[Drawn]
+        self.exact = engine.exact
+
+    def refresh(self) -> None:
+        self._engine.refresh()
 
     def generate(self, requests: Sequence[Request], sampling: Sampling) -> list[Completion]:
         completions = self._engine.generate(requests, sampling)
@@ -244,10 +249,9 @@ def _critic(algorithm: str, work: Groups, chosen: RLPlan, batching: Batching) ->
 
 
 def _rollout(longest: int, rows: int) -> Rollout:
-    return Rollout(
-        engine="transformers", temperature=1.0, top_k=None, top_p=None, min_p=None,
-        max_new_tokens=longest, batch_size=rows, token_budget=None,
-    )  # fmt: skip
+    """What params.yaml says, for completions of at most `longest` tokens, `rows` at once."""
+    written = load(Path(__file__).parent.parent).rollout
+    return written.model_copy(update={"max_new_tokens": longest, "batch_size": rows})
 
 
 def _optim_section(lr: float) -> dict[str, Any]:

@@ -31,6 +31,7 @@ class Learner:
             [{"params": decayed, "weight_decay": optim.weight_decay}, {"params": plain, "weight_decay": 0.0}],
             lr=optim.lr,
             betas=(0.9, 0.95),
+            fused=True,
         )
 
     def update(self, losses: Iterable[Tensor]) -> dict[str, float]:
