@@ -21,7 +21,7 @@ def prepare_torch(runtime: Runtime, seed: int) -> torch.device:
     torch.set_num_threads(runtime.threads)
     torch.use_deterministic_algorithms(True, warn_only=True)
     # Otherwise every new tensor is first filled with NaN, in case an operation reads what it has not written.
-    torch.utils.deterministic.fill_uninitialized_memory = False
+    torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
     torch.manual_seed(seed)
     if runtime.device == "cuda" and not torch.cuda.is_available():
         raise ConfigError("runtime.device='cuda': PyTorch finds no CUDA device here. Set auto or cpu.")
