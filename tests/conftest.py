@@ -1,6 +1,11 @@
 """Shared by all tests: one thread, so that the machine's size changes no result; a tiny model of each kind."""
 
+import signal
+
 import pytest
+
+# A shell starts its background jobs with SIGINT ignored, and so would be every process that a test interrupts.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session", autouse=True)

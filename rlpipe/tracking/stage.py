@@ -51,7 +51,7 @@ def stage_run(
 ) -> Iterator[Tracker]:
     """The tracker of a stage while it runs; parameters are logged and, if it ends well, its outputs' hash.
 
-    SIGTERM becomes KeyboardInterrupt meanwhile, so that a stopped stage closes its run as KILLED.
+    SIGTERM and SIGINT become KeyboardInterrupt meanwhile, so that a stopped stage closes its run as KILLED.
 
     Args:
         address: the stage's name in DVC, such as `policy@grpo`.
@@ -65,7 +65,7 @@ def stage_run(
         **{tag: value for tag, value in named.items() if value},
     }
     logged = lineage.flattened(params.model_dump(), lineage.declared(root, address).params)
-    with _sigterm_interrupts(), open_run(root, params, address, tags, logged) as run:
+    with _ends_by_interrupt(), open_run(root, params, address, tags, logged) as run:
         tracker = _RunTracker(run, root)
         try:
             yield tracker
@@ -133,14 +133,19 @@ class _RunTracker:
 
 
 @contextmanager
-def _sigterm_interrupts() -> Iterator[None]:
-    """By default SIGTERM ends the process where it stands; a handler of the caller's own is kept."""
+def _ends_by_interrupt() -> Iterator[None]:
+    """Within, SIGTERM and SIGINT raise KeyboardInterrupt; a handler of the caller's own is kept.
+
+    By default SIGTERM ends the process where it stands, and a shell's background processes are started with SIGINT
+    ignored: a stage of `rlpipe run &` could then only be killed.
+    """
     in_main = threading.current_thread() is threading.main_thread()
-    if not in_main or signal.getsignal(signal.SIGTERM) is not signal.SIG_DFL:
-        yield
-        return
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    silent = {signal.SIGTERM: signal.SIG_DFL, signal.SIGINT: signal.SIG_IGN}
+    taken = {number: was for number, was in silent.items() if in_main and signal.getsignal(number) is was}
+    for number in taken:
+        signal.signal(number, signal.default_int_handler)
     try:
         yield
     finally:
-        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        for number, was in taken.items():
+            signal.signal(number, was)

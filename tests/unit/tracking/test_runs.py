@@ -131,11 +131,12 @@ def test_a_stopped_stage_is_killed_with_its_metrics_sent(
             os.kill(os.getpid(), number)
 
     before = signal.getsignal(signal.SIGTERM)
-    # A job in the background of a script ignores SIGINT, and so would the tests.
-    inherited = signal.signal(signal.SIGINT, signal.default_int_handler)
+    # As a shell starts its background jobs.
+    inherited = signal.signal(signal.SIGINT, signal.SIG_IGN)
     try:
         with pytest.raises(KeyboardInterrupt):
             stopped()
+        assert signal.getsignal(signal.SIGINT) is signal.SIG_IGN
     finally:
         signal.signal(signal.SIGINT, inherited)
     (run,) = runs(stage="sft")
