@@ -26,7 +26,7 @@ mutation: $(READY)
 	python tests/mutation/mutate.py
 
 bench: $(READY)
-	@echo "== the benchmarks that fit in 15 minutes on two idle cores; results in docs/performance.md =="
+	@echo "== the shorter benchmarks, on an idle machine; results in docs/performance.md =="
 	python -m benchmarks.all
 
 bench-all: $(READY) .trl112

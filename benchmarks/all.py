@@ -1,6 +1,6 @@
 """All benchmarks, one after the other, each in a process of its own: what one breaks, the others do not feel.
 
-    python -m benchmarks.all            # what fits in 15 minutes on two idle cores
+    python -m benchmarks.all            # the shorter ones, with fewer pairs
     python -m benchmarks.all --full     # everything but the LoRA one, 5 pairs each: more than an hour
     python -m benchmarks.all --full --long
 

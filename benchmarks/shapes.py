@@ -7,6 +7,7 @@ import random
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import datasets
 import torch
@@ -89,6 +90,10 @@ def quiet() -> None:
     transformers.utils.logging.set_verbosity_error()
 
 
+# Tied embeddings, and a padding that nobody draws.
+_ALL: dict[str, Any] = {"tie_word_embeddings": True, "bos_token_id": None, "eos_token_id": None, "pad_token_id": 0}
+
+
 def model_16m() -> Qwen2ForCausalLM:
     """15.7M random weights in the shape of Qwen2; always the same."""
     torch.manual_seed(0)
@@ -100,10 +105,7 @@ def model_16m() -> Qwen2ForCausalLM:
         num_attention_heads=6,
         num_key_value_heads=2,
         max_position_embeddings=1024,
-        tie_word_embeddings=True,
-        bos_token_id=None,
-        eos_token_id=None,
-        pad_token_id=0,
+        **_ALL,
     )
     return Qwen2ForCausalLM(config).eval()
 
@@ -119,10 +121,7 @@ def model_1m() -> LlamaForCausalLM:
         num_attention_heads=4,
         num_key_value_heads=4,
         max_position_embeddings=96,
-        tie_word_embeddings=True,
-        bos_token_id=None,
-        eos_token_id=None,
-        pad_token_id=0,
+        **_ALL,
     )
     return LlamaForCausalLM(config).eval()
 
@@ -138,10 +137,7 @@ def model_500m() -> Qwen2ForCausalLM:
         num_attention_heads=14,
         num_key_value_heads=2,
         max_position_embeddings=1024,
-        tie_word_embeddings=True,
-        bos_token_id=None,
-        eos_token_id=None,
-        pad_token_id=0,
+        **_ALL,
     )
     model = Qwen2ForCausalLM(config).eval()
     torch.nn.Module.to(model, torch.bfloat16)
@@ -160,10 +156,7 @@ def model_600m() -> Qwen3ForCausalLM:
         num_key_value_heads=8,
         head_dim=128,
         max_position_embeddings=40_960,
-        tie_word_embeddings=True,
-        bos_token_id=None,
-        eos_token_id=None,
-        pad_token_id=0,
+        **_ALL,
     )
     return Qwen3ForCausalLM(config).eval()
 
