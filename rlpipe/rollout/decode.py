@@ -7,13 +7,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import torch
-from torch import Tensor, nn
-from transformers import PreTrainedConfig
-from transformers.cache_utils import DynamicCache
+from torch import Tensor
 
 from rlpipe.rollout.draw import draw
-from rlpipe.rollout.pools import Pool
-from rlpipe.rollout.prompts import Group, groups_of, prefill
+from rlpipe.rollout.prompts import Group, groups_of, padded
+from rlpipe.rollout.steps import Steps
 from rlpipe.rollout.streams import keys, uniforms
 from rlpipe.types import Completion, Request, Sampling
 
@@ -35,24 +33,24 @@ class _Sample:
 
 @dataclass
 class _Flight:
-    """The samples in flight, in the order of the pool's rows, and what their next step needs.
+    """The samples in flight, in the order of the steps' rows, and what their next step needs.
 
     Attributes:
         key_R: [R] int64, their random streams.
-        start_R: [R] int64, the pool's column where each one's prompt starts.
+        read_R: [R] int64, tokens that the model has read, the prompt's included.
         drawn_R: [R] int64, tokens drawn so far.
         token_R: [R] int64, the last of them, which the model has not read yet.
     """
 
     samples: list[_Sample]
     key_R: Tensor
-    start_R: Tensor
+    read_R: Tensor
     drawn_R: Tensor
     token_R: Tensor
 
     def select(self, rows: Sequence[int]) -> _Flight:
         index = torch.tensor(rows, dtype=torch.long, device=self.key_R.device)
-        tensors = (t[index] for t in (self.key_R, self.start_R, self.drawn_R, self.token_R))
+        tensors = (t[index] for t in (self.key_R, self.read_R, self.drawn_R, self.token_R))
         return _Flight([self.samples[row] for row in rows], *tensors)
 
     def joined(self, other: _Flight) -> _Flight:
@@ -61,25 +59,23 @@ class _Flight:
         return _Flight(self.samples + other.samples, *tensors)
 
     def _tensors(self) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        return self.key_R, self.start_R, self.drawn_R, self.token_R
+        return self.key_R, self.read_R, self.drawn_R, self.token_R
 
 
 class Decoder:
-    """Draws one completion for each of `requests` from `model`, with keys and values in `pool`."""
+    """Draws one completion for each of `requests`, whose tokens `steps` reads."""
 
     def __init__(
         self,
-        model: nn.Module,
-        config: PreTrainedConfig,
-        pool: Pool,
+        steps: Steps,
         requests: Sequence[Request],
         sampling: Sampling,
         eos_ids: frozenset[int],
         device: torch.device,
     ) -> None:
-        self._model, self._config, self._pool, self._requests = model, config, pool, requests
+        self._steps, self._requests = steps, requests
         self._sampling, self._eos_ids, self._device = sampling, eos_ids, device
-        self._waiting = deque(groups_of(requests, pool.slots))
+        self._waiting = deque(groups_of(requests, steps.slots))
         self._done: dict[int, Completion] = {}
         self._flight = self._nobody()
 
@@ -95,10 +91,10 @@ class Decoder:
     def _entering(self) -> list[Group]:
         """The waiting groups that enter now: none, or as many as there is room for."""
         flying = len(self._flight.samples)
-        free = self._pool.slots - flying
-        if not self._waiting or (flying and not self._pool.joinable):
+        free = self._steps.slots - flying
+        if not self._waiting or (flying and not self._steps.joinable):
             return []
-        if flying and free < self._pool.slots * _ENTRY_SHARE:
+        if flying and free < self._steps.slots * _ENTRY_SHARE:
             return []
         entering = []
         while self._waiting and len(self._waiting[0].members) <= free:
@@ -108,18 +104,16 @@ class Decoder:
 
     def _enter(self, groups: Sequence[Group]) -> None:
         """Read each prompt once; its samples draw their first token from the same logits."""
-        prompts = DynamicCache(config=self._config)
-        logits_PV = prefill(self._model, [group.prompt_ids for group in groups], prompts, self._device)
+        prompts = padded([group.prompt_ids for group in groups], self._device)
         source = [row for row, group in enumerate(groups) for _ in group.members]
         source_N = torch.tensor(source, device=self._device)
-        self._pool.enter(prompts, source_N)
+        logits_PV = self._steps.enter(prompts, source_N)
         places = [place for group in groups for place in group.members]
-        lengths = [len(self._requests[place].prompt_ids) for place in places]
         nothing_N = torch.zeros(len(places), dtype=torch.long, device=self._device)
         new = _Flight(
             [_Sample(place) for place in places],
             keys([self._requests[place].stream for place in places], self._device),
-            self._pool.end - torch.tensor(lengths, device=self._device),
+            prompts.length_P[source_N],
             nothing_N,
             nothing_N,
         )
@@ -128,20 +122,10 @@ class Decoder:
         self._land()
 
     def _step(self) -> None:
-        flight, pool = self._flight, self._pool
-        column_W = torch.arange(pool.first, pool.end + 1, device=self._device)
-        output = self._model(
-            input_ids=flight.token_R.unsqueeze(1),
-            attention_mask=(column_W >= flight.start_R.unsqueeze(1)).long(),
-            position_ids=(pool.end - flight.start_R).unsqueeze(1),
-            past_key_values=pool.cache,
-            use_cache=True,
-            logits_to_keep=1,
-        )
-        end = pool.end + 1
-        self._take(flight, output.logits[:, -1])
-        pool.extended(int(flight.start_R.min()))
-        flight.start_R = flight.start_R + (pool.end - end)  # the pool may have moved to the left
+        flight = self._flight
+        logits_RV = self._steps.step(flight.token_R, flight.read_R)
+        flight.read_R = flight.read_R + 1
+        self._take(flight, logits_RV)
         self._land()
 
     def _take(self, flight: _Flight, logits_RV: Tensor) -> None:
@@ -164,7 +148,7 @@ class Decoder:
                 self._done[sample.place] = sample.completion(self._eos_ids)
         rows = _compacted(flying)
         self._flight = self._flight.select(rows)
-        self._pool.keep(rows)
+        self._steps.keep(rows)
 
     def _finished(self, sample: _Sample) -> bool:
         return sample.ids[-1] in self._eos_ids or len(sample.ids) == self._sampling.max_new_tokens

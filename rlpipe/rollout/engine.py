@@ -14,14 +14,20 @@ from torch import nn
 from rlpipe.errors import ConfigError
 from rlpipe.rollout.attention import grouped_heads
 from rlpipe.rollout.decode import Decoder
+from rlpipe.rollout.fused import FusedSteps, fuses
 from rlpipe.rollout.layout import by_columns
 from rlpipe.rollout.pools import Pool, SlotPool, WholePool, serves_slots
+from rlpipe.rollout.shared import SharedPool
+from rlpipe.rollout.steps import ModelSteps, Steps
 from rlpipe.types import Completion, Request, Sampling
 
 _log = logging.getLogger(__name__)
 
 # Columns beyond what one sample needs, so that samples in flight need to move to the left only now and then.
 _SLACK = 64
+# Prompts as long as this (tokens) are kept once for all their samples: for shorter ones, to read each sample's copy
+# costs less than to attend in two parts.
+_WORTH_SHARING = 96
 
 
 class Engine(Protocol):
@@ -74,31 +80,51 @@ class TransformersEngine:
         if not requests:
             return []
         config: Any = self.model.config
-        with self.precision(), by_columns(self.model), grouped_heads(config):
-            pool = self._pool(requests, sampling, config)
-            return Decoder(self.model, config, pool, requests, sampling, self.eos_ids, self.device).run()
+        slots, longest = self._slots(requests, sampling)
+        # Where prompts will have to wait, a slot has columns beyond what one sample needs.
+        slack = 0 if slots == len(requests) else self._slack(slots, longest)
+        widest = longest - sampling.max_new_tokens
+        with self.precision(), grouped_heads(config):
+            if fuses(self.model, longest):
+                sharing = widest >= _WORTH_SHARING and len({request.prompt_ids for request in requests}) < len(requests)
+                pool = (
+                    SharedPool(slots, sampling.max_new_tokens + slack)
+                    if sharing
+                    else SlotPool(slots, longest + slack, widest)
+                )
+                return self._drawn(FusedSteps(self.model, pool, longest), requests, sampling)
+            with by_columns(self.model):
+                return self._drawn(
+                    ModelSteps(self.model, self._own_pool(slots, longest, slack, widest)), requests, sampling
+                )
 
-    def _pool(self, requests: Sequence[Request], sampling: Sampling, config: Any) -> Pool:
+    def _drawn(self, steps: Steps, requests: Sequence[Request], sampling: Sampling) -> list[Completion]:
+        return Decoder(steps, requests, sampling, self.eos_ids, self.device).run()
+
+    def _slots(self, requests: Sequence[Request], sampling: Sampling) -> tuple[int, int]:
+        """How many samples are decoded at once, and the most tokens that one of them may have."""
         widest = max(len(request.prompt_ids) for request in requests)
         needed = widest + sampling.max_new_tokens
         slots = min(self.batch_size, len(requests))
-        if self.token_budget is not None:
-            if self.token_budget < needed:
-                raise ConfigError(
-                    f"rollout.token_budget={self.token_budget}: one sample needs {needed} tokens ({widest} of its "
-                    f"prompt, {sampling.max_new_tokens} new ones). Set {needed} or more, or null."
-                )
-            slots = min(slots, self.token_budget // needed)
-        if not serves_slots(config, needed):
-            _log.warning(
-                "%s keeps memories that samples cannot enter or leave one by one (sliding windows, recurrent states): "
-                "prompts wait until a whole batch of %d is done.", type(self.model).__name__, slots,
-            )  # fmt: skip
-            return WholePool(slots)
-        columns = needed if slots == len(requests) else self._columns(needed, slots)
-        return SlotPool(slots, columns, widest)
+        if self.token_budget is None:
+            return slots, needed
+        if self.token_budget < needed:
+            raise ConfigError(
+                f"rollout.token_budget={self.token_budget}: one sample needs {needed} tokens ({widest} of its "
+                f"prompt, {sampling.max_new_tokens} new ones). Set {needed} or more, or null."
+            )
+        return min(slots, self.token_budget // needed), needed
 
-    def _columns(self, needed: int, slots: int) -> int:
-        """The columns of each slot where prompts will have to wait."""
-        spare = _SLACK if self.token_budget is None else self.token_budget // slots - needed
-        return needed + min(_SLACK, spare)
+    def _slack(self, slots: int, longest: int) -> int:
+        return _SLACK if self.token_budget is None else min(_SLACK, self.token_budget // slots - longest)
+
+    def _own_pool(self, slots: int, longest: int, slack: int, widest: int) -> Pool:
+        """For the model's own attention."""
+        config: Any = self.model.config
+        if serves_slots(config, longest):
+            return SlotPool(slots, longest + slack, widest)
+        _log.warning(
+            "%s keeps memories that samples cannot enter or leave one by one (sliding windows, recurrent states): "
+            "prompts wait until a whole batch of %d is done.", type(self.model).__name__, slots,
+        )  # fmt: skip
+        return WholePool(slots)

@@ -7,7 +7,6 @@ row 1     .    .      .      prompt token      it belongs to others, and no quer
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any, Protocol
 
 import torch
@@ -23,148 +22,277 @@ class Pool(Protocol):
         cache: what the model reads and extends.
         slots: how many samples fit at once.
         joinable: whether samples may enter while others are in flight.
-        first: the first column that any sample needs.
-        end: one past the last column; the next token's keys and values go there.
     """
 
     cache: Cache
     slots: int
     joinable: bool
-    first: int
-    end: int
 
-    def enter(self, prompts: DynamicCache, source_N: Tensor) -> None:
-        """N samples more: sample n starts as a copy of prompt `source_N[n]`, ending at `end`."""
+    def enter(self, prompts: DynamicCache, length_P: Tensor, source_N: Tensor) -> None:
+        """N samples more, sample n behind prompt `source_N[n]`; prompts have `length_P` tokens, padded on the left."""
         ...
 
-    def extended(self, first: int) -> None:
-        """The model has written a column more; from now on no sample needs what stands before `first`."""
+    def seen(self) -> Tensor:
+        """[R, columns] bool: what the next token of each sample sees, its own column included."""
         ...
 
-    def keep(self, rows: Sequence[int]) -> None:
+    def extended(self) -> None:
+        """The model has written a column more."""
+        ...
+
+    def keep(self, row_R: Tensor) -> None:
         """Only these samples, in this order. A row is never kept behind its old place."""
         ...
 
 
-class SlotPool:
+# What queries do not see, to be added to their scores, for each kind of keys; None where they see all.
+Hidden = tuple[Tensor | None, ...]
+
+
+class Attending(Protocol):
+    """Keys and values of samples whose attention is ours, not the model's: R samples, K heads of keys and values."""
+
+    slots: int
+
+    def enter(self, prompts: DynamicCache, length_P: Tensor, source_N: Tensor) -> None:
+        """See `Pool`."""
+        ...
+
+    def hidden(self) -> Hidden:
+        """What the samples' next tokens do not see: the same in all layers."""
+        ...
+
+    def attend(self, layer: int, query_RND: Tensor, key_RKD: Tensor, value_RKD: Tensor, hidden: Hidden) -> Tensor:
+        """[R, heads, D] what each sample's next token attends to, its own key and value written down."""
+        ...
+
+    def extended(self) -> None:
+        """All layers have written a column more."""
+        ...
+
+    def keep(self, row_R: Tensor) -> None:
+        """See `Pool`."""
+        ...
+
+
+class Columns:
+    """Where each sample starts, in columns that all samples end at.
+
+    Attributes:
+        count: all columns.
+        first: the first column that any sample needs.
+        end: one past the last column; the next token's keys and values go there.
+        start_R: [R] int64, the column where each sample starts.
+    """
+
+    def __init__(self, end: int, count: int) -> None:
+        """`count` columns; the samples to come end at `end`."""
+        self._widest, self.count = end, count
+        self.first = self.end = end
+        self.start_R = torch.zeros(0, dtype=torch.long)
+
+    def __len__(self) -> int:
+        """Samples."""
+        return len(self.start_R)
+
+    @property
+    def filled(self) -> slice:
+        """What holds something some sample needs."""
+        return slice(self.first, self.end)
+
+    def seen(self) -> Tensor:
+        """[R, columns] bool: what each sample's next token sees, its own column included."""
+        column_W = torch.arange(self.first, self.end + 1, device=self.start_R.device)
+        return column_W >= self.start_R.unsqueeze(1)
+
+    def enter(self, length_N: Tensor) -> None:
+        """N samples more, that long."""
+        self.start_R = torch.cat([self.start_R.to(length_N.device), self.end - length_N])
+        self.first = int(self.start_R.min())
+
+    def keep(self, row_R: Tensor) -> None:
+        """See `Pool`."""
+        self.start_R = self.start_R[row_R.to(self.start_R.device)]
+
+    def extended(self) -> int:
+        """A column more. At the last one, all move to the left as far as they can. Returns: by how many columns."""
+        self.first, self.end = int(self.start_R.min()), self.end + 1
+        if self.end < self.count:
+            return 0
+        end = max(self.end - self.first, self._widest)
+        moved = self.end - end
+        self.first, self.end, self.start_R = self.first - moved, end, self.start_R - moved
+        return moved
+
+
+class Slots:
     """Memory set aside once: a token is written where it stays, a sample leaves or enters without moving the others.
 
-    Serves models whose layers all attend to everything (or within a window that no sample outgrows).
+    Attributes:
+        layers: [slots, heads, columns, width] keys and values of each layer.
+    """
+
+    def __init__(self, like: DynamicCache, slots: int, columns: int) -> None:
+        """Shapes and types of each layer are those of `like`, which has read something."""
+        self.layers = [tuple(self._room(side, slots, columns) for side in contents(layer)) for layer in like.layers]
+
+    def keep(self, row_R: Tensor, columns: slice) -> None:
+        """Row n becomes what row `row_R[n]` is, in these columns. Only rows that change their place are copied."""
+        new_R = torch.arange(len(row_R), device=row_R.device)
+        moves_R = row_R != new_R
+        if not moves_R.any():
+            return
+        old_M, new_M = row_R[moves_R], new_R[moves_R]
+        for side in (side for layer in self.layers for side in layer):
+            side[new_M, :, columns] = side[old_M, :, columns]
+
+    def shift(self, rows: int, columns: slice, by: int) -> None:
+        """Into these columns goes what stands `by` columns to the right of them."""
+        for side in (side for layer in self.layers for side in layer):
+            side[:rows, :, columns] = side[:rows, :, columns.start + by : columns.stop + by].clone()
+
+    @staticmethod
+    def _room(like: Tensor, slots: int, columns: int) -> Tensor:
+        device = like.device.type
+        # Attention would cast to autocast's type at every step: cast once, when written.
+        dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else like.dtype
+        _, heads, _, width = like.shape
+        # Zeros: what no sample has written is masked, but must not be a NaN.
+        return torch.zeros((slots, heads, columns, width), dtype=dtype, device=like.device)
+
+
+class SlotPool:
+    """A slot for each sample. Serves models whose layers all attend to everything (or within a window that no sample
+    outgrows).
     """
 
     joinable = True
 
     def __init__(self, slots: int, columns: int, widest: int) -> None:
         """`columns` a slot has room for; `widest` of them is the longest prompt that will enter."""
-        self.slots, self.first, self.end = slots, widest, widest
-        self.columns, self._widest, self._rows = columns, widest, 0
-        self._layers: list[_SlotLayer] = []
+        self.slots, self._count = slots, columns
+        self._columns = Columns(widest, columns)
+        self._memory: Slots | None = None
 
-    def enter(self, prompts: DynamicCache, source_N: Tensor) -> None:
+    def enter(self, prompts: DynamicCache, length_P: Tensor, source_N: Tensor) -> None:
         """See `Pool`."""
-        if not self._layers:
-            self._layers = [_SlotLayer(self, *_contents(layer)) for layer in prompts.layers]
-            self.cache: Cache = Cache(layers=list(self._layers))
-        width = prompts.get_seq_length()
-        new, at = slice(self._rows, self._rows + len(source_N)), slice(self.end - width, self.end)
-        for layer, prompt in zip(self._layers, prompts.layers, strict=True):
-            keys, values = _contents(prompt)
-            layer.all_keys[new, :, at] = keys.index_select(0, source_N).to(layer.all_keys.dtype)
-            layer.all_values[new, :, at] = values.index_select(0, source_N).to(layer.all_values.dtype)
-        self._rows += len(source_N)
-        self.first = min(self.first, self.end - width)
+        if self._memory is None:
+            self._memory = Slots(prompts, self.slots, self._count)
+            self.cache: Cache = Cache(layers=[_SlotLayer(self._columns, *layer) for layer in self._memory.layers])
+        columns, width = self._columns, prompts.get_seq_length()
+        new = slice(len(columns), len(columns) + len(source_N))
+        for room, layer in zip(self._memory.layers, prompts.layers, strict=True):
+            for side, prompt in zip(room, contents(layer), strict=True):
+                side[new, :, columns.end - width : columns.end] = prompt.index_select(0, source_N).to(side.dtype)
+        columns.enter(length_P[source_N])
 
-    def extended(self, first: int) -> None:
-        """See `Pool`. At the last column, all samples move to the left as far as they can."""
-        self.first, self.end = first, self.end + 1
-        if self.end == self.columns:
-            self._move_left()
+    def seen(self) -> Tensor:
+        """See `Pool`."""
+        return self._columns.seen()
 
-    def keep(self, rows: Sequence[int]) -> None:
-        """See `Pool`. Only rows that change their place are copied."""
-        moved = [(old, new) for new, old in enumerate(rows) if old != new]
-        self._rows = len(rows)
-        if not moved:
-            return
-        old_M, new_M = torch.tensor(moved, device=self._layers[0].all_keys.device).unbind(1)
-        needed = slice(self.first, self.end)
-        for layer in self._layers:
-            for tensor in (layer.all_keys, layer.all_values):
-                tensor[new_M, :, needed] = tensor[old_M, :, needed]
+    def hidden(self) -> Hidden:
+        """See `Attending`."""
+        return (as_scores(~self.seen()),)
 
-    @property
-    def filled(self) -> tuple[slice, slice, slice]:
-        """Rows, heads and columns that hold something some sample needs."""
-        return slice(0, self._rows), slice(None), slice(self.first, self.end)
+    def attend(self, layer: int, query_RND: Tensor, key_RKD: Tensor, value_RKD: Tensor, hidden: Hidden) -> Tensor:
+        """See `Attending`."""
+        assert self._memory is not None, "something has been read"
+        keys, values = (
+            write(side, self._columns, new)
+            for side, new in zip(self._memory.layers[layer], (key_RKD, value_RKD), strict=True)
+        )
+        seen_RKgD, _ = attention(query_RND.unflatten(1, (key_RKD.shape[1], -1)), keys, values, hidden[0])
+        return seen_RKgD.flatten(1, 2)
 
-    def _move_left(self) -> None:
-        end = max(self.end - self.first, self._widest)
-        start = end - (self.end - self.first)
-        for layer in self._layers:
-            for tensor in (layer.all_keys, layer.all_values):
-                tensor[: self._rows, :, start:end] = tensor[self.filled].clone()
-        self.first, self.end = start, end
+    def extended(self) -> None:
+        """See `Pool`."""
+        assert self._memory is not None, "something has been read"
+        if moved := self._columns.extended():
+            self._memory.shift(len(self._columns), self._columns.filled, moved)
+
+    def keep(self, row_R: Tensor) -> None:
+        """See `Pool`."""
+        assert self._memory is not None, "something has been read"
+        self._columns.keep(row_R)
+        self._memory.keep(row_R, self._columns.filled)
 
 
 class _SlotLayer(DynamicLayer):
     """One layer's part of a `SlotPool`; only decoding steps of one token write to it."""
 
-    def __init__(self, pool: SlotPool, keys: Tensor, values: Tensor) -> None:
-        """`keys`, `values`: [P, H, L, D] of this layer for some prompts, whose shapes and types are taken over."""
+    def __init__(self, columns: Columns, keys: Tensor, values: Tensor) -> None:
         super().__init__()
-        self._pool, self.is_initialized = pool, True
-        self.all_keys, self.all_values = self._room(keys), self._room(values)
+        self._columns, self.is_initialized = columns, True
+        self._room = keys, values
 
     def update(self, key_states: Tensor, value_states: Tensor, *_: Any, **__: Any) -> tuple[Tensor, Tensor]:
         """Everything up to the new column, [R, H, columns, D]: views, no copies."""
-        rows, heads, columns = self._pool.filled
-        self.all_keys[rows, :, self._pool.end] = key_states[:, :, 0].to(self.all_keys.dtype)
-        self.all_values[rows, :, self._pool.end] = value_states[:, :, 0].to(self.all_values.dtype)
-        grown = (rows, heads, slice(columns.start, columns.stop + 1))
-        return self.all_keys[grown], self.all_values[grown]
+        keys, values = (
+            write(side, self._columns, new[:, :, 0])
+            for side, new in zip(self._room, (key_states, value_states), strict=True)
+        )
+        return keys, values
 
     def get_seq_length(self) -> int:
-        return self._pool.end - self._pool.first
+        return self._columns.end - self._columns.first
 
-    def _room(self, like: Tensor) -> Tensor:
-        device = like.device.type
-        # Attention would cast to autocast's type at every step: cast once, when written.
-        dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else like.dtype
-        _, heads, _, width = like.shape
-        # Zeros: what no sample has written is masked, but must not be a NaN.
-        return torch.zeros((self._pool.slots, heads, self._pool.columns, width), dtype=dtype, device=like.device)
+
+def write(side: Tensor, columns: Columns, new_RHD: Tensor) -> Tensor:
+    """[R, H, columns, D] keys or values up to the new column, which this writes."""
+    rows = len(new_RHD)
+    side[:rows, :, columns.end] = new_RHD.to(side.dtype)
+    return side[:rows, :, columns.first : columns.end + 1]
 
 
 class WholePool:
     """The model's own kind of cache, for layers with a memory of their own kind: sliding windows, recurrent states.
 
-    It grows by copying, and samples enter together only: when all have left, the next ones may come.
+    It grows by copying, and samples enter together only: when all have left, the next ones may come. All columns stay:
+    a window counts from the first.
     """
 
     joinable = False
 
     def __init__(self, slots: int) -> None:
-        self.slots, self.first, self.end = slots, 0, 0
+        self.slots = slots
 
-    def enter(self, prompts: DynamicCache, source_N: Tensor) -> None:
+    def enter(self, prompts: DynamicCache, length_P: Tensor, source_N: Tensor) -> None:
         """See `Pool`."""
         self.cache: Cache = prompts
-        self.end = prompts.get_seq_length()
+        self._end, self._missing_R = prompts.get_seq_length(), (prompts.get_seq_length() - length_P)[source_N]
         self._reorder(source_N)
 
-    def extended(self, first: int) -> None:  # noqa: ARG002 (one signature for all pools)
-        """See `Pool`. All columns stay: a window counts from the first."""
-        self.end += 1
-
-    def keep(self, rows: Sequence[int]) -> None:
+    def seen(self) -> Tensor:
         """See `Pool`."""
-        self._reorder(torch.tensor(rows, dtype=torch.long))
+        column_W = torch.arange(self._end + 1, device=self._missing_R.device)
+        return column_W >= self._missing_R.unsqueeze(1)
+
+    def extended(self) -> None:
+        """See `Pool`."""
+        self._end += 1
+
+    def keep(self, row_R: Tensor) -> None:
+        """See `Pool`."""
+        self._missing_R = self._missing_R[row_R.to(self._missing_R.device)]
+        self._reorder(row_R)
 
     def _reorder(self, index: Any) -> None:
         self.cache.reorder_cache(index)  # whose annotation knows no plain Tensor
 
 
-def _contents(layer: object) -> tuple[Tensor, Tensor]:
+def attention(query: Tensor, key: Tensor, value: Tensor, hidden: Tensor | None) -> tuple[Tensor, Tensor]:
+    """[B, K, Q, D] what queries attend to, and [B, K, Q] the log-sum-exps of their scores."""
+    seen, weight = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu(query, key, value, attn_mask=hidden)
+    return seen, weight
+
+
+def as_scores(hidden: Tensor) -> Tensor | None:
+    if not hidden.any():
+        return None
+    return torch.zeros(hidden.shape).masked_fill_(hidden, -torch.inf)[:, None, None]
+
+
+def contents(layer: object) -> tuple[Tensor, Tensor]:
     """Keys and values [P, H, L, D] of a layer that has read something."""
     assert isinstance(layer, DynamicLayer), "serves_slots sees to it"
     assert layer.keys is not None, "the model has read the prompts"

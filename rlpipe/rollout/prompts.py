@@ -20,6 +20,19 @@ class Group:
     members: tuple[int, ...]
 
 
+@dataclass(frozen=True)
+class Prompts:
+    """P prompts, padded on the left to the longest.
+
+    Attributes:
+        ids_PL: [P, L] int64.
+        length_P: [P] int64, tokens that are no padding.
+    """
+
+    ids_PL: Tensor
+    length_P: Tensor
+
+
 def groups_of(requests: Sequence[Request], at_most: int) -> list[Group]:
     """The requests by prompt, the longest prompts first; a group larger than `at_most` comes in parts."""
     members: dict[tuple[int, ...], list[int]] = {}
@@ -32,20 +45,25 @@ def groups_of(requests: Sequence[Request], at_most: int) -> list[Group]:
     ]
 
 
-def prefill(model: nn.Module, prompts: Sequence[tuple[int, ...]], cache: Cache, device: torch.device) -> Tensor:
-    """[P, V] logits after each prompt; `cache` then holds the prompts' keys and values, padded on the left."""
+def padded(prompts: Sequence[tuple[int, ...]], device: torch.device) -> Prompts:
+    """The prompts as one tensor."""
     width = max(map(len, prompts))
-    ids_PL = torch.zeros((len(prompts), width), dtype=torch.long)
-    attention_PL = torch.zeros((len(prompts), width), dtype=torch.long)
-    for row, prompt in enumerate(prompts):
-        ids_PL[row, width - len(prompt) :] = torch.tensor(prompt)
-        attention_PL[row, width - len(prompt) :] = 1
+    ids_PL = torch.tensor([[0] * (width - len(prompt)) + list(prompt) for prompt in prompts], device=device)
+    return Prompts(ids_PL, torch.tensor([len(prompt) for prompt in prompts], device=device))
+
+
+def prefill(model: nn.Module, prompts: Prompts, cache: Cache) -> Tensor:
+    """[P, V] logits after each prompt; `cache` then holds the prompts' keys and values."""
+    width = prompts.ids_PL.shape[1]
+    missing_P1 = (width - prompts.length_P).unsqueeze(1)
+    place_PL = torch.arange(width, device=missing_P1.device) - missing_P1
     output = model(
-        input_ids=ids_PL.to(device),
-        attention_mask=attention_PL.to(device),
-        position_ids=(attention_PL.cumsum(1) - 1).clamp(min=0).to(device),
+        input_ids=prompts.ids_PL,
+        attention_mask=(place_PL >= 0).long(),
+        position_ids=place_PL.clamp(min=0),
         past_key_values=cache,
         use_cache=True,
         logits_to_keep=1,
     )
-    return output.logits[:, -1]
+    logits_PV: Tensor = output.logits[:, -1]
+    return logits_PV

@@ -10,18 +10,25 @@ from transformers import (
     Gemma2ForCausalLM,
     Lfm2Config,
     Lfm2ForCausalLM,
+    LlamaConfig,
+    LlamaForCausalLM,
     MistralConfig,
     MistralForCausalLM,
     Qwen2Config,
     Qwen2ForCausalLM,
+    Qwen3Config,
+    Qwen3ForCausalLM,
 )
 
 from rlpipe.config.schema import Adapter
 from rlpipe.errors import ConfigError
 from rlpipe.models.learner import learner
 from rlpipe.models.runtime import precision
+from rlpipe.rollout import engine as engines
 from rlpipe.rollout.decode import _compacted
 from rlpipe.rollout.engine import TransformersEngine
+from rlpipe.rollout.fused import FusedSteps, fuses
+from rlpipe.rollout.steps import ModelSteps
 from rlpipe.rollout.streams import keys, uniforms
 from rlpipe.types import Request, Sampling
 
@@ -42,12 +49,19 @@ def _model(kind, config, **changes):
     model = kind(config(**{**SHAPE, **changes})).eval()
     with torch.no_grad():
         for parameter in model.parameters():
-            parameter.mul_(3)  # far from uniform, so that a wrong key or position shows
+            # Far from uniform, so that a wrong key or position shows; nothing is 0, so that a bias or a norm counts.
+            parameter.mul_(3).add_(0.1 * torch.rand_like(parameter) if parameter.dim() == 1 else 0.0)
     return model
 
 
-MODELS = {
+ROPE = {"rope_type": "linear", "factor": 2.0, "rope_theta": 10000.0}
+FUSED = {
     "qwen2": lambda: _model(Qwen2ForCausalLM, Qwen2Config),
+    "qwen3": lambda: _model(Qwen3ForCausalLM, Qwen3Config),
+    "llama, stretched positions": lambda: _model(LlamaForCausalLM, LlamaConfig, rope_parameters=ROPE),
+    "mistral, no window": lambda: _model(MistralForCausalLM, MistralConfig, sliding_window=None),
+}
+MODELS = FUSED | {
     "gemma2, window longer than any sample": lambda: _model(Gemma2ForCausalLM, Gemma2Config, sliding_window=32),
     "mistral, window shorter than a sample": lambda: _model(MistralForCausalLM, MistralConfig, sliding_window=6),
     "gemma2, every other layer with a short window": lambda: _model(Gemma2ForCausalLM, Gemma2Config, sliding_window=6),
@@ -91,8 +105,21 @@ def test_every_sample_is_the_one_drawn_alone(name, batch_size):
         assert completion.finished == (ids[-1] in EOS)
 
 
+@pytest.mark.parametrize("name", FUSED)
+@pytest.mark.parametrize("batch_size", [4, 64])
+def test_nor_does_it_matter_that_siblings_share_their_prompt(name, batch_size, monkeypatch):
+    monkeypatch.setattr(engines, "_WORTH_SHARING", 1)
+    model = MODELS[name]()
+    drawn = _engine(model, batch_size).generate(REQUESTS, SAMPLING)
+    for (ids, logps), completion in zip(_all_alone(name), drawn, strict=True):
+        assert completion.ids == ids
+        assert completion.logps == pytest.approx(logps, abs=2e-4)
+
+
+@pytest.mark.parametrize("sharing", [1, 100])
 @pytest.mark.parametrize("token_budget", [23, 50, 90, 200])
-def test_a_token_budget_changes_no_sample(token_budget):
+def test_a_token_budget_changes_no_sample(token_budget, sharing, monkeypatch):
+    monkeypatch.setattr(engines, "_WORTH_SHARING", sharing)
     model = MODELS["qwen2"]()
     whole, few = (_engine(model, 64, b).generate(REQUESTS, SAMPLING) for b in (None, token_budget))
     assert [c.ids for c in few] == [c.ids for c in whole]
@@ -103,32 +130,30 @@ def test_a_token_budget_without_room_for_one_sample_is_refused():
         _engine(MODELS["qwen2"](), 64, 22).generate(REQUESTS, SAMPLING)
 
 
-def _read(model, engine, requests):
-    """How many tokens the model reads at once, forward pass by forward pass."""
-    read = []
-
-    def count(module, arguments, named):
-        read.append(tuple(named["input_ids"].shape))
-
-    handle = model.register_forward_pre_hook(count, with_kwargs=True)
-    completions = engine.generate(requests, SAMPLING)
-    handle.remove()
-    return read, completions
+@pytest.fixture(params=["qwen2", "gemma2, window longer than any sample"])
+def steps(request, monkeypatch):
+    """A model, and the shape of what it reads at once, time by time: prompts, or one token of each sample."""
+    model, read = MODELS[request.param](), []
+    kind = FusedSteps if fuses(model, 23) else ModelSteps
+    enter, step = kind.enter, kind.step
+    monkeypatch.setattr(kind, "enter", lambda own, p, source: read.append((*p.ids_PL.shape,)) or enter(own, p, source))
+    monkeypatch.setattr(kind, "step", lambda own, token, at: read.append((len(token), 1)) or step(own, token, at))
+    return model, read
 
 
-def test_a_prompt_is_read_once_and_a_finished_sample_no_more():
-    model = MODELS["qwen2"]()
-    read, completions = _read(model, _engine(model), REQUESTS)
+def test_a_prompt_is_read_once_and_a_finished_sample_no_more(steps):
+    model, read = steps
+    completions = _engine(model).generate(REQUESTS, SAMPLING)
     assert read[0] == (6, 9)  # six prompts, padded to the longest
     # Step t reads the samples that are longer than t tokens, and no others.
     longer = [sum(len(c.ids) > t for c in completions) for t in range(1, SAMPLING.max_new_tokens)]
     assert read[1:] == [(rows, 1) for rows in longer if rows]
 
 
-def test_waiting_prompts_enter_before_the_batch_is_done():
-    model = MODELS["qwen2"]()
-    read, _ = _read(model, _engine(model, 6), REQUESTS)
-    assert max(rows for rows, width in read if width == 1) <= 6
+def test_waiting_prompts_enter_before_the_batch_is_done(steps):
+    model, read = steps
+    _engine(model, 9).generate(REQUESTS, SAMPLING)
+    assert max(rows for rows, width in read if width == 1) <= 9
     # Behind the first, a prompt alone brings 3 samples: where a step then has more, others were in flight.
     entries = [i for i, (_, width) in enumerate(read) if width > 1]
     assert any(read[i][0] == 1 and read[i + 1] > (3, 1) for i in entries[1:-1])

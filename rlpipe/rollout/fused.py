@@ -1,0 +1,196 @@
+"""Decoding steps of the common decoder in few, large operations, for float32 weights on a CPU.
+
+Llama, Qwen2, Qwen3 and Mistral are one design: RMS norms before attention and before a gated SiLU, rotary positions.
+transformers runs a step of it in some sixty small operations a layer, which cost more than the arithmetic; here it is
+about thirty. Hidden states stand as [H, R], features by samples: a float32 product of few samples is fastest so.
+
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+from weakref import WeakKeyDictionary
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import linear, silu
+from transformers import LlamaForCausalLM, MistralForCausalLM, Qwen2ForCausalLM, Qwen3ForCausalLM
+from transformers.cache_utils import DynamicCache
+
+from rlpipe.rollout.pools import Attending, SlotPool, serves_slots
+from rlpipe.rollout.prompts import Prompts, padded, prefill
+
+_CLASSES = (LlamaForCausalLM, MistralForCausalLM, Qwen2ForCausalLM, Qwen3ForCausalLM)
+# Rotary positions that depend on how long the text is.
+_LIVE_ROTARY = ("dynamic", "longrope")
+# How far apart, in units of the largest logit, the two ways to a step may be.
+_TOLERANCE = 1e-4
+# Samples for which a head's product is faster as W x^T than as x W^T.
+_HEAD_BY_ROWS = range(4, 49)
+# What a model's class makes of a step does not change while it lives: looked at once.
+_agreed: WeakKeyDictionary[nn.Module, bool] = WeakKeyDictionary()
+
+
+@dataclass(frozen=True)
+class _Layer:
+    """A layer's weights, the norms' folded into the maps behind them. N is the width of all queries, keys and values.
+
+    Attributes:
+        qkv_NH, qkv_bias_N1: queries, keys and values in one map.
+        head_norm: [heads + key heads, D] Qwen3's norms of queries and keys; None elsewhere.
+        out_HN: of the attention.
+        gate_up_IH: both maps of the MLP, [2 I, H].
+        down_HI: [H, I].
+    """
+
+    qkv_NH: Tensor
+    qkv_bias_N1: Tensor | None
+    head_norm: Tensor | None
+    out_HN: Tensor
+    gate_up_IH: Tensor
+    down_HI: Tensor
+
+
+class FusedSteps:
+    """Steps of a model that `fuses` approves, as its weights are now."""
+
+    joinable = True
+
+    def __init__(self, model: nn.Module, pool: Attending, longest: int) -> None:
+        """`longest`: tokens of a prompt with its response, at most."""
+        inner = _inner(model)
+        config, decoder = inner.config, inner.model
+        self.slots, self._model, self._pool = pool.slots, model, pool
+        self._heads, self._shared = config.num_attention_heads, config.num_key_value_heads
+        self._width, self._eps = decoder.layers[0].self_attn.head_dim, config.rms_norm_eps
+        self._eps_R = torch.tensor([config.rms_norm_eps])
+        self._embedding_VH, self._head_VH = inner.get_input_embeddings().weight, inner.get_output_embeddings().weight
+        self._norm_H1 = decoder.norm.weight.unsqueeze(1)
+        self._layers = [_layer(layer, self._heads, self._shared) for layer in decoder.layers]
+        cos_1LD, sin_1LD = decoder.rotary_emb(self._embedding_VH, torch.arange(longest).unsqueeze(0))
+        # Of a pair (a, b) at columns d and d + D/2, a turns into a cos - b sin and b into b cos + a sin.
+        half = self._width // 2
+        self._cos_LD, self._sin_LD = cos_1LD[0], torch.cat([-sin_1LD[0, :, :half], sin_1LD[0, :, half:]], 1)
+
+    def enter(self, prompts: Prompts, source_N: Tensor) -> Tensor:
+        """See `Steps`."""
+        cache = DynamicCache(config=_inner(self._model).config)
+        logits_PV = prefill(self._model, prompts, cache)
+        self._pool.enter(cache, prompts.length_P, source_N)
+        return logits_PV
+
+    def step(self, token_R: Tensor, position_R: Tensor) -> Tensor:
+        """See `Steps`."""
+        states_HR = self._embedding_VH[token_R].t().contiguous()
+        turn = self._cos_LD[position_R].unsqueeze(1), self._sin_LD[position_R].unsqueeze(1)
+        hidden = self._pool.hidden()
+        for number, layer in enumerate(self._layers):
+            query_RND, key_RND, value_RND = self._heads_of(layer, self._normed(states_HR), turn)
+            seen_RND = self._pool.attend(number, query_RND, key_RND, value_RND, hidden)
+            states_HR.addmm_(layer.out_HN, seen_RND.reshape(len(token_R), -1).t())
+            gate_IR, up_IR = (layer.gate_up_IH @ self._normed(states_HR)).chunk(2)
+            states_HR.addmm_(layer.down_HI, silu(gate_IR, inplace=True).mul_(up_IR))
+        self._pool.extended()
+        last_HR = self._normed(states_HR).mul_(self._norm_H1)
+        if len(token_R) in _HEAD_BY_ROWS:
+            return (self._head_VH @ last_HR).t().contiguous()
+        return linear(last_HR.t(), self._head_VH)
+
+    def keep(self, rows: Sequence[int]) -> None:
+        """See `Steps`."""
+        self._pool.keep(torch.tensor(rows, dtype=torch.long))
+
+    def _normed(self, states_HR: Tensor) -> Tensor:
+        length_R = torch.linalg.vector_norm(states_HR, dim=0)
+        return states_HR * torch.addcmul(self._eps_R, length_R, length_R, value=1 / len(states_HR)).rsqrt_()
+
+    def _heads_of(self, layer: _Layer, states_HR: Tensor, turn: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor, Tensor]:
+        """[R, heads, D] queries, and [R, key heads, D] keys and values, the former two turned to their positions."""
+        bias_N1 = layer.qkv_bias_N1
+        flat_NR = layer.qkv_NH @ states_HR if bias_N1 is None else torch.addmm(bias_N1, layer.qkv_NH, states_HR)
+        all_RND = flat_NR.t().contiguous().unflatten(1, (-1, self._width))
+        turned_RND, value_RND = all_RND.split([self._heads + self._shared, self._shared], 1)
+        if layer.head_norm is not None:
+            scale_RN1 = (turned_RND.square().mean(-1, keepdim=True) + self._eps).rsqrt_()
+            turned_RND = turned_RND * scale_RN1 * layer.head_norm
+        cos_R1D, sin_R1D = turn
+        turned_RND = (turned_RND * cos_R1D).addcmul_(turned_RND.roll(self._width // 2, -1), sin_R1D)
+        query_RND, key_RND = turned_RND.split([self._heads, self._shared], 1)
+        return query_RND, key_RND, value_RND
+
+
+def fuses(model: nn.Module, longest: int) -> bool:
+    """Whether `FusedSteps` steps as `model` does, for samples of `longest` tokens; tried out, not believed."""
+    inner = _inner(model)
+    if torch.is_autocast_enabled("cpu") or not _looks_known(inner, longest):
+        return False
+    if inner not in _agreed:
+        _agreed[inner] = _agrees(inner)
+    return _agreed[inner]
+
+
+def _inner(model: Any) -> Any:
+    return model.get_base_model() if hasattr(model, "get_base_model") else model
+
+
+def _looks_known(inner: Any, longest: int) -> bool:
+    config = inner.config
+    return (
+        type(inner) in _CLASSES
+        and all(p.device.type == "cpu" and p.dtype == torch.float32 for p in inner.parameters())
+        and config.hidden_act == "silu"
+        and config.rope_parameters.get("rope_type", "default") not in _LIVE_ROTARY
+        and all(_plain(layer) for layer in inner.model.layers)
+        and type(inner.lm_head) is nn.Linear
+        and inner.lm_head.bias is None
+        and serves_slots(config, longest)
+    )
+
+
+def _plain(layer: Any) -> bool:
+    """Whether the maps behind which `_Layer` has no place for a bias have none."""
+    maps = (layer.self_attn.o_proj, layer.mlp.gate_proj, layer.mlp.up_proj, layer.mlp.down_proj)
+    return all(linear.bias is None for linear in maps)
+
+
+@torch.no_grad()
+def _agrees(inner: Any) -> bool:
+    """Whether two samples behind one prompt and one behind another get the logits that the model gives each alone."""
+    prompts, source_N = padded([(0, 1, 1), (1,)], torch.device("cpu")), torch.tensor([0, 1, 0])
+    steps = FusedSteps(inner, SlotPool(slots=3, columns=6, widest=3), longest=5)
+    steps.enter(prompts, source_N)
+    position_R = prompts.length_P[source_N]
+    steps.step(torch.tensor([1, 1, 0]), position_R)
+    fused_RV = steps.step(torch.tensor([0, 1, 1]), position_R + 1)
+    alone = [[0, 1, 1, 1, 0], [1, 1, 1], [0, 1, 1, 0, 1]]
+    whole_RV = torch.cat([inner(input_ids=torch.tensor([ids]), use_cache=False).logits[:, -1] for ids in alone])
+    return (fused_RV - whole_RV).abs().max().item() <= _TOLERANCE * whole_RV.abs().max().item()
+
+
+def _layer(layer: Any, heads: int, shared: int) -> _Layer:
+    attention, mlp = layer.self_attn, layer.mlp
+    before, after = layer.input_layernorm.weight, layer.post_attention_layernorm.weight
+    maps = (attention.q_proj, attention.k_proj, attention.v_proj)
+    head_norm = None
+    if hasattr(attention, "q_norm"):
+        of_query, of_key = attention.q_norm.weight, attention.k_norm.weight
+        head_norm = torch.cat([of_query.expand(heads, -1), of_key.expand(shared, -1)])
+    return _Layer(
+        torch.cat([_weight(linear) for linear in maps]).mul_(before),
+        None if maps[0].bias is None else torch.cat([linear.bias for linear in maps]).unsqueeze(1),
+        head_norm,
+        _weight(attention.o_proj),
+        torch.cat([_weight(mlp.gate_proj), _weight(mlp.up_proj)]).mul_(after),
+        _weight(mlp.down_proj),
+    )
+
+
+def _weight(linear: Any) -> Tensor:
+    """A map's weight with what its LoRA adapter adds."""
+    weight: Tensor = linear.weight
+    if hasattr(linear, "get_delta_weight") and not (linear.merged or linear.disable_adapters):
+        for name in linear.active_adapters:
+            weight = weight + linear.get_delta_weight(name)
+    return weight
