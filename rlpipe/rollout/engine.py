@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Any, ClassVar, Protocol
 
@@ -16,14 +16,14 @@ from rlpipe.rollout.attention import grouped_heads
 from rlpipe.rollout.decode import Decoder
 from rlpipe.rollout.fused import FusedSteps, fuses
 from rlpipe.rollout.layout import by_columns
-from rlpipe.rollout.pools import Pool, SlotPool, WholePool, serves_slots
+from rlpipe.rollout.pools import SlotPool, WholePool, serves_slots
 from rlpipe.rollout.shared import SharedPool
 from rlpipe.rollout.steps import ModelSteps, Steps
 from rlpipe.types import Completion, Request, Sampling
 
 _log = logging.getLogger(__name__)
 
-# Columns beyond what one sample needs, so that samples in flight need to move to the left only now and then.
+# With such a slack, samples in flight need to move to the left only now and then.
 _SLACK = 64
 # Prompts as long as this (tokens) are kept once for all their samples: for shorter ones, to read each sample's copy
 # costs less than to attend in two parts.
@@ -48,6 +48,43 @@ class Engine(Protocol):
     def generate(self, requests: Sequence[Request], sampling: Sampling) -> list[Completion]:
         """Tokens and the sampler's own log-probs, at the sampling temperature."""
         ...
+
+
+@dataclass(frozen=True)
+class _Room:
+    """What keys and values need.
+
+    Attributes:
+        slots: samples at once.
+        widest: tokens of the longest prompt.
+        new: tokens of a completion, at most.
+        slack: columns beyond what one sample needs, where prompts will have to wait.
+        siblings: whether any prompt has several samples.
+    """
+
+    slots: int
+    widest: int
+    new: int
+    slack: int
+    siblings: bool
+
+    @property
+    def longest(self) -> int:
+        """Tokens of a prompt with its completion, at most."""
+        return self.widest + self.new
+
+    @property
+    def worth_sharing(self) -> bool:
+        """Whether to keep a prompt's keys and values once is faster than a copy for each sample."""
+        return self.siblings and self.widest >= _WORTH_SHARING
+
+    def shared(self) -> SharedPool:
+        """Each prompt once."""
+        return SharedPool(self.slots, self.new + self.slack)
+
+    def apart(self) -> SlotPool:
+        """Each sample with a copy of its prompt."""
+        return SlotPool(self.slots, self.longest + self.slack, self.widest)
 
 
 @dataclass(frozen=True)
@@ -79,52 +116,40 @@ class TransformersEngine:
         """See `Engine`. Raises: ConfigError if the token budget has no room for one sample."""
         if not requests:
             return []
+        room = self._room(requests, sampling)
+        with self._steps(room) as steps:
+            return Decoder(steps, requests, sampling, self.eos_ids, self.device).run()
+
+    @contextmanager
+    def _steps(self, room: _Room) -> Iterator[Steps]:
         config: Any = self.model.config
-        slots, longest = self._slots(requests, sampling)
-        # Where prompts will have to wait, a slot has columns beyond what one sample needs.
-        slack = 0 if slots == len(requests) else self._slack(slots, longest)
-        widest = longest - sampling.max_new_tokens
         with self.precision(), grouped_heads(config):
-            if fuses(self.model, longest):
-                sharing = widest >= _WORTH_SHARING and len({request.prompt_ids for request in requests}) < len(requests)
-                pool = (
-                    SharedPool(slots, sampling.max_new_tokens + slack)
-                    if sharing
-                    else SlotPool(slots, longest + slack, widest)
-                )
-                return self._drawn(FusedSteps(self.model, pool, longest), requests, sampling)
+            if fuses(self.model, room.longest):
+                yield FusedSteps(self.model, room.shared() if room.worth_sharing else room.apart(), room.longest)
+                return
             with by_columns(self.model):
-                return self._drawn(
-                    ModelSteps(self.model, self._own_pool(slots, longest, slack, widest)), requests, sampling
-                )
+                yield ModelSteps(self.model, room.apart() if serves_slots(config, room.longest) else self._whole(room))
 
-    def _drawn(self, steps: Steps, requests: Sequence[Request], sampling: Sampling) -> list[Completion]:
-        return Decoder(steps, requests, sampling, self.eos_ids, self.device).run()
-
-    def _slots(self, requests: Sequence[Request], sampling: Sampling) -> tuple[int, int]:
-        """How many samples are decoded at once, and the most tokens that one of them may have."""
+    def _room(self, requests: Sequence[Request], sampling: Sampling) -> _Room:
         widest = max(len(request.prompt_ids) for request in requests)
-        needed = widest + sampling.max_new_tokens
+        needed, budget = widest + sampling.max_new_tokens, self.token_budget
         slots = min(self.batch_size, len(requests))
-        if self.token_budget is None:
-            return slots, needed
-        if self.token_budget < needed:
-            raise ConfigError(
-                f"rollout.token_budget={self.token_budget}: one sample needs {needed} tokens ({widest} of its "
-                f"prompt, {sampling.max_new_tokens} new ones). Set {needed} or more, or null."
-            )
-        return min(slots, self.token_budget // needed), needed
+        if budget is not None:
+            if budget < needed:
+                raise ConfigError(
+                    f"rollout.token_budget={budget}: one sample needs {needed} tokens ({widest} of its "
+                    f"prompt, {sampling.max_new_tokens} new ones). Set {needed} or more, or null."
+                )
+            slots = min(slots, budget // needed)
+        slack = 0
+        if slots < len(requests):
+            slack = _SLACK if budget is None else min(_SLACK, budget // slots - needed)
+        siblings = len({request.prompt_ids for request in requests}) < len(requests)
+        return _Room(slots, widest, sampling.max_new_tokens, slack, siblings)
 
-    def _slack(self, slots: int, longest: int) -> int:
-        return _SLACK if self.token_budget is None else min(_SLACK, self.token_budget // slots - longest)
-
-    def _own_pool(self, slots: int, longest: int, slack: int, widest: int) -> Pool:
-        """For the model's own attention."""
-        config: Any = self.model.config
-        if serves_slots(config, longest):
-            return SlotPool(slots, longest + slack, widest)
+    def _whole(self, room: _Room) -> WholePool:
         _log.warning(
             "%s keeps memories that samples cannot enter or leave one by one (sliding windows, recurrent states): "
-            "prompts wait until a whole batch of %d is done.", type(self.model).__name__, slots,
+            "prompts wait until a whole batch of %d is done.", type(self.model).__name__, room.slots,
         )  # fmt: skip
-        return WholePool(slots)
+        return WholePool(room.slots)
