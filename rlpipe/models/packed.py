@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any
 from weakref import WeakKeyDictionary
 
@@ -17,6 +15,7 @@ from transformers.cache_utils import DynamicCache, DynamicLayer
 from rlpipe.errors import ModelError
 from rlpipe.models.decoder import as_in_evaluation
 from rlpipe.models.packing import Bucket, Packing, pack
+from rlpipe.models.recompute import attention_as, recomputing
 from rlpipe.types import PaddedBatch
 
 _log = logging.getLogger(__name__)
@@ -32,7 +31,7 @@ _packs: WeakKeyDictionary[nn.Module, bool] = WeakKeyDictionary()
 
 def packed_states(decoder: nn.Module, packing: Packing) -> Tensor:
     """[N, H] the decoder's last hidden state at each real token. `packs(decoder)` says whether it can."""
-    with attending_packed(decoder):
+    with attention_as(decoder.config, _NAME), recomputing(decoder):
         output = decoder(
             input_ids=packing.ids_N.unsqueeze(0),
             position_ids=packing.position_N.unsqueeze(0),
@@ -58,26 +57,15 @@ def packs(decoder: nn.Module) -> bool:
     return _packs[decoder]
 
 
-@contextmanager
-def attending_packed(decoder: nn.Module) -> Iterator[None]:
-    """Within, the decoder's layers use our attention. What is recomputed later must be so within it too."""
-    config: Any = decoder.config
-    own = config._attn_implementation
-    config._attn_implementation = _NAME
-    try:
-        yield
-    finally:
-        config._attn_implementation = own
-
-
 def padded_states(decoder: nn.Module, batch: PaddedBatch) -> Tensor:
     """[B, L, H] the decoder's last hidden state, read the plain way."""
-    output = decoder(
-        input_ids=batch.ids_BL,
-        attention_mask=batch.attention_BL.long(),
-        position_ids=batch.position_BL,
-        use_cache=False,
-    )
+    with recomputing(decoder):
+        output = decoder(
+            input_ids=batch.ids_BL,
+            attention_mask=batch.attention_BL.long(),
+            position_ids=batch.position_BL,
+            use_cache=False,
+        )
     states_BLH: Tensor = output.last_hidden_state
     return states_BLH
 
@@ -118,8 +106,12 @@ def _of_bucket(
     bucket: Bucket, query_MHD: Tensor, key_MHD: Tensor, value_MHD: Tensor, *, scale: float | None, dropout: float
 ) -> Tensor:
     """[M, heads, D] what each of the bucket's tokens attends to."""
-    grouped = query_MHD.shape[1] != key_MHD.shape[1]
-    options: dict[str, Any] = {"scale": scale, "dropout_p": dropout, "enable_gqa": grouped}
+    copies = query_MHD.shape[1] // key_MHD.shape[1]
+    if copies > 1 and query_MHD.device.type == "cuda":
+        # With a mask, CUDA's fast kernels want a head of keys for every head of queries.
+        key_MHD, value_MHD = (side.repeat_interleave(copies, 1) for side in (key_MHD, value_MHD))
+        copies = 1
+    options: dict[str, Any] = {"scale": scale, "dropout_p": dropout, "enable_gqa": copies > 1}
     query, key, value = (_columns(side, bucket) for side in (query_MHD, key_MHD, value_MHD))
     trunk = bucket.trunk
     seen = scaled_dot_product_attention(

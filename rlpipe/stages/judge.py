@@ -40,7 +40,8 @@ def _train(stage: Stage) -> None:
     known = len(work.tokenizer)
     work = literate(work, [text for row in rows_to_learn for text in (row.prompt, row.response)])
     lessons = encoded(work, rows_to_learn)
-    model = with_tokens(load_policy(stage.path("models/sft"), work.device), known, len(work.tokenizer), params.seed)
+    start = work.whole(load_policy(stage.path("models/sft"), work.device))
+    model = with_tokens(start, known, len(work.tokenizer), params.seed)
     model.config.max_position_embeddings = settings.max_length
     with resumable(stage, PREPARED, "models/sft") as store:
         rows = train_sft(

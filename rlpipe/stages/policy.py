@@ -10,7 +10,7 @@ from rlpipe.config.schema import DistillationBudget, OfflineBudget
 from rlpipe.dataio.files import write_metrics, write_table
 from rlpipe.dataio.prepared import PREPARED, SHOWN, TASKS, TRAIN, read_demonstrations_in, read_tasks, read_train_pairs
 from rlpipe.models.heads import new_value_head
-from rlpipe.models.learner import Reference, Snapshot, learner, reference_of
+from rlpipe.models.learner import Reference, Snapshot, reference_of
 from rlpipe.models.load import load_policy, load_teacher, new_critic, save
 from rlpipe.rewards.compose import stopping
 from rlpipe.stages.base import Stage
@@ -42,7 +42,7 @@ def run(stage: Stage) -> None:
     params, section = stage.params, stage.params.policy[stage.item]
     chosen = plan(stage.item, section, params.rollout)
     work = bench(stage, stage.path(section.starts_from), params.seed)
-    policy = learner(load_policy(stage.path(section.starts_from), work.device), params.model.adapter)
+    policy = work.learner(load_policy(stage.path(section.starts_from), work.device))
     tasks = encode_tasks(read_tasks(stage.root), work.tokenizer, params.model.max_length, params.rollout.max_new_tokens)
     stage.tracker.dataset("tasks", stage.path(TASKS))
     draws = sampler(work, policy, tasks)
@@ -100,7 +100,7 @@ def _critic(work: Bench, chosen: RLPlan, policy: nn.Module) -> Critic:
     match chosen.algo.baseline:
         case "critic":
             start = stage.path(stage.params.policy[stage.item].starts_from)
-            body = learner(new_critic(start, work.device), stage.params.model.adapter, scorer=True)
+            body = work.learner(new_critic(start, work.device), scorer=True)
             return SeparateCritic(body, chosen, updates_of(chosen), work.batching)
         case "critic_head":
             head = new_value_head(policy, work.device)

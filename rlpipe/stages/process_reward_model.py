@@ -31,7 +31,7 @@ def run(stage: Stage) -> None:
 
 
 def _train(stage: Stage) -> None:
-    from rlpipe.models.learner import finished, learner
+    from rlpipe.models.learner import finished
     from rlpipe.models.load import new_reward_model, save
     from rlpipe.stages.bench import bench
     from rlpipe.stages.resume import resumable
@@ -40,7 +40,7 @@ def _train(stage: Stage) -> None:
     params, settings = stage.params, stage.params.process_reward_model
     work = bench(stage, stage.path("models/sft"), stage.params.seed)
     train, heldout = _labelled(work)
-    model = learner(new_reward_model(stage.path("models/sft"), work.device), params.model.adapter, scorer=True)
+    model = work.learner(new_reward_model(stage.path("models/sft"), work.device), scorer=True)
     with resumable(stage, PREPARED, "models/sft") as store:
         rows = train_process_reward_model(
             model, train, settings, work.batching, seed=params.seed, store=store, recorder=stage.tracker

@@ -23,7 +23,7 @@ def run(stage: Stage) -> None:
 
 
 def _train(stage: Stage) -> None:
-    from rlpipe.models.learner import finished, learner
+    from rlpipe.models.learner import finished
     from rlpipe.models.load import new_reward_model, save, with_normaliser
     from rlpipe.stages.bench import bench
     from rlpipe.stages.resume import resumable
@@ -37,7 +37,7 @@ def _train(stage: Stage) -> None:
     stage.tracker.dataset("pairs", pairs / TRAIN)
     train = encode_pairs(read_train_pairs(pairs), work.tokenizer, params.model.max_length)
     heldout = encode_pairs(read_heldout_pairs(pairs), work.tokenizer, params.model.max_length)
-    model = learner(new_reward_model(start, work.device), params.model.adapter, scorer=True)
+    model = work.learner(new_reward_model(start, work.device), scorer=True)
     with resumable(stage, settings.learns_from, settings.starts_from) as store:
         rows = train_reward_model(
             model, train, settings, work.batching, seed=params.seed, store=store, recorder=stage.tracker

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from rlpipe.dataio.files import write_metrics, write_table
 from rlpipe.dataio.prepared import DEMONSTRATIONS, PREPARED, TOKENIZER, read_demonstrations
-from rlpipe.models.learner import finished, learner
+from rlpipe.models.learner import finished
 from rlpipe.models.load import build_scratch, load_policy, save
 from rlpipe.stages.base import Stage
 from rlpipe.stages.bench import bench
@@ -25,7 +25,7 @@ def run(stage: Stage) -> None:
         if base
         else build_scratch(params.model.scratch, work.tokenizer, params.model.max_length, work.device)
     )
-    policy = learner(model, params.model.adapter)
+    policy = work.learner(model)
     with resumable(stage, PREPARED) as store:
         rows = train_sft(
             policy,

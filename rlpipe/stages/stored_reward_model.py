@@ -78,6 +78,7 @@ def _loaded(path: str, device: Device, tokens: int) -> tuple[nn.Module, PreTrain
         device=device,
         dtype="float32",
         micro_batch_tokens=tokens,
+        gradient_checkpointing=False,
         checkpoint_every=1,
     )
     chosen = prepare_torch(runtime, 0)

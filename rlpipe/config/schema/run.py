@@ -15,6 +15,7 @@ class Runtime(Section):
     device: Literal["auto", "cpu", "cuda"]
     dtype: Literal["float32", "bfloat16"]
     micro_batch_tokens: Count
+    gradient_checkpointing: bool
     checkpoint_every: Count
 
 
