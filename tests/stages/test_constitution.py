@@ -90,6 +90,8 @@ def test_every_text_is_kept_and_only_whole_chains_are_demonstrations(workspace: 
     missing = sum(count for name, count in metrics.items() if name.startswith("constitution/missing_"))
     assert missing + metrics["data/demonstrations"] == 3
     assert len(read_judgments(workspace / "data/judgments/constitution.jsonl")) >= 3
+    assert one.tracker.values["judge/calls"] >= 3  # type: ignore[attr-defined]
+    assert not {"judge/calls", "judge/cost"} & set(metrics)
 
     first = {path: path.read_bytes() for path in workspace.rglob("*.json*") if "models" not in path.parts}
     constitution.run(one)
@@ -159,6 +161,10 @@ def test_a_prompts_responses_are_compared_by_one_principle(workspace: Path) -> N
         together = asked.judge.scores([("1+1-1", "1"), ("2+1-1", "2"), ("1+1-1", "7")])
         assert [asked.judge.score(*item) for item in (("1+1-1", "7"), ("2+1-1", "2"))] == together[:0:-1]
         assert asked.counts()["judge/judged"] == 3
+    # Over all principles, whose judges count apart.
+    told, tokens = one.tracker.values, asked.counts()["judge/prompt_tokens"]  # type: ignore[attr-defined]
+    assert (told["judge/calls"], told["judge/calls_prompt_tokens"]) == (3, tokens)
+    assert told["judge/calls_completion_tokens"] == asked.counts()["judge/completion_tokens"] > 0
     judgments = read_judgments(workspace / "data/judgments/pairs/principled.jsonl")
     assert len(judgments) == 3
     assert len({judgment.template for judgment in judgments.values()}) <= 2  # of two prompts

@@ -27,6 +27,7 @@ from rlpipe.stages.bench import Bench, bench
 from rlpipe.stages.judge_lessons import Labelled, encoded, labelled, verdicts
 from rlpipe.stages.judging import asking, endpoint
 from rlpipe.stages.labelling import two_by_two
+from rlpipe.tracking import keys
 from rlpipe.types import Task
 
 TEXT = (Path(__file__).resolve().parents[2] / "params.yaml").read_text(encoding="utf-8")
@@ -50,13 +51,18 @@ class Quiet:
 
     stop_at: int | None = None
     seen: list[int] = field(default_factory=list)
+    told: dict[str, float] = field(default_factory=dict)
 
     def metrics(self, step: int, values: Mapping[str, float]) -> None:
         self.seen.append(step)
         if step == self.stop_at:
             raise KeyboardInterrupt
 
-    def summary(self, values: Mapping[str, float]) -> None: ...
+    def summary(self, values: Mapping[str, float]) -> None:
+        for name in values:
+            if name != "step":
+                keys.check(name)
+        self.told |= values
 
     def dataset(self, name: str, path: Path) -> None: ...
 
@@ -126,10 +132,44 @@ def test_a_rerun_asks_nothing_and_judgments_from_elsewhere_are_enough_to_replay(
             replayed.judge.scores([("9+9", "18")])  # type: ignore[union-attr]
 
 
+PRICED = ("judge_calls.prompt_price=1.0e6", "judge_calls.completion_price=4.0e6")  # 1 and 4 a token
+
+
+def test_the_tracker_is_told_what_the_calls_cost_and_no_output_knows_of_it(root: Path) -> None:
+    policy.run(stage(root))
+    unpriced = outputs(root)
+    shutil.rmtree(root / ".rlpipe")
+    first, again = Quiet(), Quiet()
+    policy.run(stage(root, *PRICED, tracker=first))
+    assert outputs(root) == unpriced
+    questions, replies = first.told["judge/prompt_tokens"], first.told["judge/completion_tokens"]
+    assert questions > replies > 0
+    assert first.told["judge/calls_prompt_tokens"] == questions
+    assert first.told["judge/calls_completion_tokens"] == replies
+    assert first.told["judge/calls"] == first.told["judge/judged"]
+    assert first.told["judge/too_long"] > 0  # these were never put, so they are no calls
+    assert first.told["judge/calls_cost"] == first.told["judge/cost"] == questions + 4 * replies
+    # A rerun has everything on file: it pays nothing, and what it uses cost the same.
+    policy.run(stage(root, *PRICED, tracker=again))
+    assert outputs(root) == unpriced
+    assert [again.told[f"judge/calls{of}"] for of in ("", "_prompt_tokens", "_completion_tokens", "_cost")] == [0] * 4
+    assert again.told["judge/cost"] == first.told["judge/cost"]
+
+
+def test_calls_of_a_run_that_fails_are_told_too(root: Path) -> None:
+    tracker = Quiet(stop_at=1)
+    with pytest.raises(KeyboardInterrupt):
+        policy.run(stage(root, *PRICED, tracker=tracker))
+    assert tracker.told["judge/calls"] > 0
+    assert tracker.told["judge/calls_cost"] > 0
+
+
 def test_who_asks_nobody_writes_no_judgments_and_needs_no_judge(root: Path) -> None:
     shutil.rmtree(root / "models/judge")
-    with asking(at_work(root), needed=False) as asked:
+    tracker = Quiet()
+    with asking(bench(stage(root, tracker=tracker), root / "models/sft", 17), needed=False) as asked:
         assert asked.judge is None
+    assert tracker.told == {}  # and has no calls to tell of
     assert (root / "data/judgments/policy/rlaif.jsonl").read_bytes() == b""
 
 

@@ -78,6 +78,7 @@ class Tally:
         attempts: calls made in this process by how they ended; a rerun from file has none.
         from_file: questions that needed no call.
         prompt_tokens, completion_tokens: of the answers used, whether from file or asked now.
+        called_prompt_tokens, called_completion_tokens: of the calls made in this process.
     """
 
     outcomes: Counter[str] = field(default_factory=Counter)
@@ -85,10 +86,21 @@ class Tally:
     from_file: int = 0
     prompt_tokens: int = 0
     completion_tokens: int = 0
+    called_prompt_tokens: int = 0
+    called_completion_tokens: int = 0
+
+    @property
+    def calls(self) -> int:
+        """Calls made in this process. A question that a model has no room for is never put to it."""
+        return self.attempts.total() - self.attempts["too_long"]
 
     def cost(self, prompt_price: float, completion_price: float) -> float:
-        """What the answers used cost, at prices for a million tokens, in the prices' currency."""
+        """What the answers used cost, whenever they were asked for, at prices for a million tokens."""
         return (self.prompt_tokens * prompt_price + self.completion_tokens * completion_price) / 1e6
+
+    def cost_of_calls(self, prompt_price: float, completion_price: float) -> float:
+        """What the calls made in this process cost, at the same prices: what was paid this time."""
+        return (self.called_prompt_tokens * prompt_price + self.called_completion_tokens * completion_price) / 1e6
 
 
 class Asker:
@@ -190,6 +202,8 @@ class Asker:
 
     def _called(self, call: Call) -> None:
         self.tally.attempts[call.answer.status] += 1
+        self.tally.called_prompt_tokens += call.answer.prompt_tokens
+        self.tally.called_completion_tokens += call.answer.completion_tokens
         if self._on_call is not None:
             self._on_call(call)
 
