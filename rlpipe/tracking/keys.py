@@ -275,6 +275,10 @@ KEYS: tuple[Key, ...] = (
     Key("judge/longer_wins_accuracy", "the accuracy of preferring the longer response", "share",
         "below judge/accuracy", "pairs"),
     Key("judge/longer_wins_labelled_pairs", "pairs of that baseline", "pairs", "as labelled_pairs", "pairs"),
+    Key("judge/label_accuracy", "share of the set's labels that the evaluation's verifier finds right, over the pairs "
+        "that it tells apart; where a reward labels in which the judge has a part", "share", "well above 0.5", "pairs"),
+    Key("judge/label_agreement", "share of the judge's own verdicts on these pairs that prefer what the reward does; a "
+        "tie is half", "share", "> 0.8", "pairs"),
     # ---- constitution
     Key("constitution/round_<number>_texts", "texts after a round of critique and revision; 0 is the response drawn",
         "texts", "all of them", "constitution"),
