@@ -357,5 +357,6 @@ def _expected(template: Template, answer: Answer) -> float:
             "Set expected to false, or kind to local."
         )
     most = max(answer.logps.values())
-    weights = {reply: math.exp(logp - most) for reply, logp in answer.logps.items()}
+    # In the template's order: on file they are sorted, and sums in another order round otherwise.
+    weights = {reply: math.exp(answer.logps[reply] - most) for reply in template.replies}
     return sum(template.replies[reply] * weight for reply, weight in weights.items()) / sum(weights.values())

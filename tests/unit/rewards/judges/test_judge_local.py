@@ -73,6 +73,17 @@ def test_the_expected_score_is_the_mean_under_the_models_own_probabilities(respo
     assert 0 < verdict.score < 1
 
 
+def test_a_score_from_file_has_the_bits_of_the_one_just_asked_for(respondent, tmp_path: Path) -> None:
+    # Twenty replies, which stand on file in another order than in the template.
+    score = Template("", "{prompt}={response}", {str(grade): grade / 20 for grade in range(1, 21)})
+    items = [(f"{at}+4", "7") for at in range(10)]
+    found = []
+    for _ in range(2):
+        with model_judge(respondent, judging(tmp_path), score=score, choice=CHOICE, expected=True) as asked:
+            found.append([verdict.score for verdict in asked.scores(items)])
+    assert found[0] == found[1]
+
+
 def test_what_else_is_asked_changes_no_bit(respondent, tmp_path: Path) -> None:
     items = [("3+4", "7"), ("1", "2222222222222222"), ("9-9", "0")]
     with judge(respondent, tmp_path / "together") as asked:
