@@ -90,6 +90,7 @@ def comparing(work: Bench) -> Iterator[Asked]:
                 fence,
                 score=asked.score,
                 choice=asked.choice,
+                tie_margin=judging.tie_margin,
                 replay=judging.replay,
                 expected=is_local,
                 on_call=on_call(stage),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
@@ -67,9 +67,9 @@ def asking(work: Bench, *, needed: bool) -> Iterator[Asked]:
     Raises: JudgeError, ConfigError, ModelError for a judge that cannot be asked.
     """
     output = work.stage.path(judgments_of(work.stage))
-    kind = work.stage.params.judge.kind
+    kind, tie_margin = work.stage.params.judge.kind, work.stage.params.judge.tie_margin
     if not needed or kind in JUDGES:
-        yield Asked(JUDGES[kind] if needed else None)
+        yield Asked(replace(JUDGES[kind], tie_margin=tie_margin) if needed else None)
         write_judgments(output, ())
         return
     with _OPEN[kind](work) as judge:
@@ -197,6 +197,7 @@ def settings(stage: Stage) -> Judging:
         replay=stage.params.judge_calls.replay,
         reasoned=judge.reasoned,
         top=judge.top,
+        tie_margin=judge.tie_margin,
     )
 
 

@@ -16,6 +16,7 @@ from rlpipe.dataio.tokenizers import extended
 from rlpipe.errors import ConfigError, DataError
 from rlpipe.models.load import save, with_tokens
 from rlpipe.rewards.constitutional.revising import Draft, Revised, Round
+from rlpipe.rewards.judges.base import Pair
 from rlpipe.rewards.judges.journal import read_judgments
 from rlpipe.stages import constitution, policy
 from rlpipe.stages.base import Stage
@@ -168,3 +169,12 @@ def test_a_prompts_responses_are_compared_by_one_principle(workspace: Path) -> N
     judgments = read_judgments(workspace / "data/judgments/pairs/principled.jsonl")
     assert len(judgments) == 3
     assert len({judgment.template for judgment in judgments.values()}) <= 2  # of two prompts
+
+
+def test_a_margin_holds_under_every_principle(workspace: Path) -> None:
+    compared = [Pair(f"{n}+1-1", "1", "7") for n in range(1, 5)]
+    for margin, winners in (("0.0", {"first", "second"}), ("0.99", {"tie"})):
+        one = stage(workspace, "pairs", "principled", *ON, f"judge.tie_margin={margin}")
+        with comparing(bench(one, workspace / "models/sft", 17)) as asked:
+            assert asked.judge is not None
+            assert {verdict.winner for verdict in asked.judge.choices(compared)} <= winners

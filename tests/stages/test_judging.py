@@ -176,8 +176,21 @@ def test_who_asks_nobody_writes_no_judgments_and_needs_no_judge(root: Path) -> N
 
 
 def test_the_rubric_is_asked_by_the_same_key(root: Path) -> None:
+    with asking(at_work(root, "judge.kind=rubric", "judge.tie_margin=0.25"), needed=True) as asked:
+        assert asked.judge == RubricJudge(tie_margin=0.25)
     with asking(at_work(root, "judge.kind=rubric"), needed=True) as asked:
-        assert asked.judge is JUDGES["rubric"]
+        assert asked.judge == JUDGES["rubric"]
+
+
+def test_the_margin_of_params_yaml_is_the_embedded_judges(root: Path) -> None:
+    compared = [Pair(prompt, "1", "22") for prompt in PROMPTS]
+    winners = []
+    for margin in ("0.0", "0.99"):
+        with asking(at_work(root, f"judge.tie_margin={margin}"), needed=True) as asked:
+            assert asked.judge is not None
+            winners.append({verdict.winner for verdict in asked.judge.choices(compared)})
+    assert "tie" not in winners[0]
+    assert winners[1] == {"tie"}
 
 
 def test_a_server_is_called_as_judge_calls_says(root: Path) -> None:

@@ -226,6 +226,7 @@ class ModelJudge:
         score: what is asked of one response.
         choice: what is asked of two, in both orders; None for a judge that knows scores only, whose choice is the
             higher one (with `expected` a tie is rare; without, there are as many scores as replies).
+        tie_margin: of `by_score`, for a judge that knows scores only.
         replay: make no call; a question that is not on file is an error.
         expected: the score is the mean over the replies' log-probs instead of the likeliest reply's value, so that
             a local judge's doubt shows; needs a respondent that gives log-probs.
@@ -240,6 +241,7 @@ class ModelJudge:
         *,
         score: Template,
         choice: Template | None,
+        tie_margin: float,
         replay: bool,
         expected: bool = False,
         on_call: OnCall | None = None,
@@ -247,6 +249,7 @@ class ModelJudge:
         if score.is_pairwise or not (choice is None or choice.is_pairwise):
             raise JudgeError("judge: `score` needs a template with {response}, `choice` one with {first} and {second}.")
         self._score, self._choice, self._expected = score, choice, expected
+        self._tie_margin = tie_margin
         self._asker = Asker(respondent, journal, fence, _outcome, replay=replay, on_call=on_call)
 
     @property
@@ -280,7 +283,10 @@ class ModelJudge:
         """Raises: ReplayError; JudgeDownError, with everything answered so far on file."""
         if self._choice is None:
             verdicts = self.scores([(pair.prompt, text) for pair in pairs for text in (pair.first, pair.second)])
-            return [by_score(first, second) for first, second in zip(verdicts[::2], verdicts[1::2], strict=True)]
+            return [
+                by_score(first, second, tie_margin=self._tie_margin)
+                for first, second in zip(verdicts[::2], verdicts[1::2], strict=True)
+            ]
         return self._asked_twice(pairs, self._choice)
 
     def _asked_twice(self, pairs: Sequence[Pair], choice: Template) -> list[PairVerdict]:

@@ -125,6 +125,23 @@ def test_a_judge_that_knows_scores_only_chooses_by_them(respondent, tmp_path: Pa
     assert [verdict.winner for verdict in verdicts] == [better, {"first": "second", "second": "first"}[better], "tie"]
 
 
+def test_scores_within_the_margin_are_a_tie_and_nothing_is_asked_again(respondent, tmp_path: Path) -> None:
+    pair = Pair("3+4", "7", "8")
+    winners = []
+    with model_judge(respondent, judging(tmp_path), score=SCORE, choice=None, expected=True) as asked:
+        seven, eight = (verdict.score for verdict in asked.scores([("3+4", "7"), ("3+4", "8")]))
+    apart = abs(seven - eight)
+    assert apart > 0
+    for margin in (0.0, apart * 0.99, apart, apart * 1.01):
+        with model_judge(
+            respondent, judging(tmp_path, tie_margin=margin), score=SCORE, choice=None, expected=True
+        ) as asked:
+            winners.append(asked.choices([pair])[0].winner)
+            assert asked.tally.attempts == {}  # the margin is how a score is read, not what is asked
+    better = "first" if seven > eight else "second"
+    assert winners == [better, better, "tie", "tie"]
+
+
 def test_a_question_that_does_not_fit_has_no_verdict_and_is_not_cut(respondent, tmp_path: Path) -> None:
     with judge(respondent, tmp_path) as asked:
         long, short = asked.scores([("3+4", "7" * 100), ("3+4", "7")])
