@@ -113,6 +113,10 @@ class Asker:
         outcome: how the tally calls an answer, one of OUTCOMES.
         replay: make no call; a question that is not on file is an error.
         on_call: told of each call, for traces.
+
+    Attributes:
+        tally: how its questions ended.
+        used: the judgments that its answers so far are made of, by key.
     """
 
     def __init__(
@@ -216,21 +220,17 @@ class Asker:
             self.tally.completion_tokens += answer.completion_tokens
 
 
-class ModelJudge:
-    """Asks a respondent what is not on file, and reads the verdicts off the replies.
+class ModelJudge(Asker):
+    """An asker that reads verdicts off the replies.
 
     Args:
-        respondent: who answers.
-        journal: open file of judgments.
-        fence: makes texts safe to show.
+        respondent, journal, fence, replay, on_call: as in `Asker`.
         score: what is asked of one response.
         choice: what is asked of two, in both orders; None for a judge that knows scores only, whose choice is the
             higher one (with `expected` a tie is rare; without, there are as many scores as replies).
         tie_margin: of `by_score`, for a judge that knows scores only.
-        replay: make no call; a question that is not on file is an error.
         expected: the score is the mean over the replies' log-probs instead of the likeliest reply's value, so that
             a local judge's doubt shows; needs a respondent that gives log-probs.
-        on_call: told of each call, for traces.
     """
 
     def __init__(
@@ -248,26 +248,9 @@ class ModelJudge:
     ) -> None:
         if score.is_pairwise or not (choice is None or choice.is_pairwise):
             raise JudgeError("judge: `score` needs a template with {response}, `choice` one with {first} and {second}.")
+        super().__init__(respondent, journal, fence, _outcome, replay=replay, on_call=on_call)
         self._score, self._choice, self._expected = score, choice, expected
         self._tie_margin = tie_margin
-        self._asker = Asker(respondent, journal, fence, _outcome, replay=replay, on_call=on_call)
-
-    @property
-    def tally(self) -> Tally:
-        """How its questions ended."""
-        return self._asker.tally
-
-    @property
-    def used(self) -> dict[str, Judgment]:
-        """The judgments that its verdicts so far are made of, by key."""
-        return self._asker.used
-
-    def state_dict(self) -> dict[str, Any]:
-        """See `Asker.state_dict`."""
-        return self._asker.state_dict()
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        self._asker.load_state_dict(state)
 
     def score(self, prompt: str, response: str) -> Verdict:
         """One of `scores`. Raises: as `scores`."""
@@ -275,8 +258,8 @@ class ModelJudge:
 
     def scores(self, items: Sequence[tuple[str, str]]) -> list[Verdict]:
         """Raises: ReplayError; JudgeDownError, with everything answered so far on file."""
-        questions = [self._asker.question(self._score, item) for item in items]
-        answers = self._asker.answers(questions)
+        questions = [self.question(self._score, item) for item in items]
+        answers = self.answers(questions)
         return [self._verdict(answers[question.key]) for question in questions]
 
     def choices(self, pairs: Sequence[Pair]) -> list[PairVerdict]:
@@ -290,10 +273,10 @@ class ModelJudge:
         return self._asked_twice(pairs, self._choice)
 
     def _asked_twice(self, pairs: Sequence[Pair], choice: Template) -> list[PairVerdict]:
-        forward = [self._asker.question(choice, (pair.prompt, pair.first, pair.second)) for pair in pairs]
-        backward = [self._asker.question(choice, (pair.prompt, pair.second, pair.first)) for pair in pairs]
+        forward = [self.question(choice, (pair.prompt, pair.first, pair.second)) for pair in pairs]
+        backward = [self.question(choice, (pair.prompt, pair.second, pair.first)) for pair in pairs]
         both = list(zip(forward, backward, strict=True))
-        answers = self._asker.answers([question for orders in both for question in orders])
+        answers = self.answers([question for orders in both for question in orders])
         return [_pair_verdict(choice, answers[ahead.key], answers[back.key]) for ahead, back in both]
 
     def _verdict(self, answer: Answer) -> Verdict:
