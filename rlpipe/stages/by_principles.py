@@ -19,7 +19,17 @@ from rlpipe.rewards.judges.model_judge import ModelJudge, Respondent
 from rlpipe.rewards.judges.writer import Generate, LocalWriter, Writer
 from rlpipe.stages.base import Stage
 from rlpipe.stages.bench import Bench
-from rlpipe.stages.judging import Asked, InProcess, counts, endpoint, in_process, judgments_of, on_call, settings
+from rlpipe.stages.judging import (
+    Asked,
+    InProcess,
+    accounted,
+    counts,
+    endpoint,
+    in_process,
+    judgments_of,
+    on_call,
+    settings,
+)
 from rlpipe.stages.sampling import engine
 from rlpipe.types import Completion, Request, Sampling
 
@@ -54,7 +64,8 @@ def writing(work: Bench) -> Iterator[Writer]:
     with Journal(judging.journal, judging.known) as journal:
         fence = fence_of(judging, author.control)
         writer = Writer(author.respondent, journal, fence, replay=judging.replay, on_call=on_call(stage))
-        yield writer
+        with accounted(stage, writer):
+            yield writer
         write_judgments(stage.path(judgments_of(stage)), writer.used.values())
 
 
@@ -79,13 +90,15 @@ def comparing(work: Bench) -> Iterator[Asked]:
                 fence,
                 score=asked.score,
                 choice=asked.choice,
+                tie_margin=judging.tie_margin,
                 replay=judging.replay,
                 expected=is_local,
                 on_call=on_call(stage),
             )
 
         judge = PrincipledJudge(judge_by, principles_of(stage), stage.params.seed)
-        yield Asked(judge, {}, partial(counts, judge))
+        with accounted(stage, judge):
+            yield Asked(judge, {}, partial(counts, judge))
         write_judgments(stage.path(judgments_of(stage)), judge.used.values())
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
@@ -13,6 +13,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from rlpipe.checkpoint.store import Stateful
 from rlpipe.config import Params
+from rlpipe.config.schema import JudgeCalls
 from rlpipe.dataio.chat import prompt_ids, response_ids
 from rlpipe.dataio.tokenizers import load as load_tokenizer
 from rlpipe.errors import ConfigError
@@ -66,9 +67,9 @@ def asking(work: Bench, *, needed: bool) -> Iterator[Asked]:
     Raises: JudgeError, ConfigError, ModelError for a judge that cannot be asked.
     """
     output = work.stage.path(judgments_of(work.stage))
-    kind = work.stage.params.judge.kind
+    kind, tie_margin = work.stage.params.judge.kind, work.stage.params.judge.tie_margin
     if not needed or kind in JUDGES:
-        yield Asked(JUDGES[kind] if needed else None)
+        yield Asked(replace(JUDGES[kind], tie_margin=tie_margin) if needed else None)
         write_judgments(output, ())
         return
     with _OPEN[kind](work) as judge:
@@ -147,7 +148,10 @@ def _any_local(work: Bench) -> Iterator[ModelJudge]:
 
 @contextmanager
 def _openai(work: Bench) -> Iterator[ModelJudge]:
-    with endpoint_judge(endpoint(work.stage.params), settings(work.stage), on_call(work.stage)) as judge:
+    with (
+        endpoint_judge(endpoint(work.stage.params), settings(work.stage), on_call(work.stage)) as judge,
+        accounted(work.stage, judge),
+    ):
         yield judge
 
 
@@ -158,14 +162,17 @@ _OPEN = {"embedded": embedded, "local": _any_local, "openai": _openai}
 def _local(work: Bench, score: Template, choice: Template | None) -> Iterator[ModelJudge]:
     model = in_process(work)
     control = model.tokenizer.all_special_tokens
-    with local_judge(
-        model.respondent(),
-        settings(work.stage),
-        score=score,
-        choice=choice,
-        control=control,
-        on_call=on_call(work.stage),
-    ) as judge:
+    with (
+        local_judge(
+            model.respondent(),
+            settings(work.stage),
+            score=score,
+            choice=choice,
+            control=control,
+            on_call=on_call(work.stage),
+        ) as judge,
+        accounted(work.stage, judge),
+    ):
         yield judge
 
 
@@ -190,6 +197,7 @@ def settings(stage: Stage) -> Judging:
         replay=stage.params.judge_calls.replay,
         reasoned=judge.reasoned,
         top=judge.top,
+        tie_margin=judge.tie_margin,
     )
 
 
@@ -217,8 +225,40 @@ def _trace(tracker: Tracker, call: Call) -> None:
     )
 
 
+@contextmanager
+def accounted(stage: Stage, judge: Tallied) -> Iterator[None]:
+    """However the block ends, the tracker is told what the judge's calls were and cost: it is spent.
+
+    No output knows of it: calls differ between a run and its rerun, and prices are no parameters of a stage.
+    """
+    try:
+        yield
+    finally:
+        stage.tracker.summary(spending(judge.tally, stage.params.judge_calls))
+
+
+def spending(tally: Tally, prices: JudgeCalls) -> dict[str, float]:
+    """Calls, tokens and cost, of this run's calls and of the answers used, in the prices' currency."""
+    both = prices.prompt_price, prices.completion_price
+    return {
+        "judge/calls": float(tally.calls),
+        "judge/calls_prompt_tokens": float(tally.called_prompt_tokens),
+        "judge/calls_completion_tokens": float(tally.called_completion_tokens),
+        "judge/calls_cost": tally.cost_of_calls(*both),
+        "judge/cost": tally.cost(*both),
+        **tokens(tally),
+    }
+
+
+def tokens(tally: Tally) -> dict[str, float]:
+    """Those of the answers used, wherever they came from."""
+    return {
+        "judge/prompt_tokens": float(tally.prompt_tokens),
+        "judge/completion_tokens": float(tally.completion_tokens),
+    }
+
+
 def counts(judge: Tallied) -> dict[str, float]:
     """Functions of the judgments used alone: the same whether they came from file or were asked now."""
-    tokens = {"prompt_tokens": judge.tally.prompt_tokens, "completion_tokens": judge.tally.completion_tokens}
-    counts = {**{name: judge.tally.outcomes[name] for name in OUTCOMES}, **tokens}
-    return {f"judge/{name}": float(count) for name, count in counts.items()}
+    outcomes = {f"judge/{name}": float(judge.tally.outcomes[name]) for name in OUTCOMES}
+    return {**outcomes, **tokens(judge.tally)}

@@ -52,7 +52,7 @@ def _from_policy(stage: Stage) -> tuple[list[Preference], dict[str, float]]:
     from rlpipe.stages.bench import bench
     from rlpipe.stages.by_principles import comparing
     from rlpipe.stages.judging import asking
-    from rlpipe.stages.labelling import best_against_worst, two_by_two
+    from rlpipe.stages.labelling import best_against_worst, two_by_two, worth_behind_reward
     from rlpipe.stages.rewarding import JUDGE, gold, reward
     from rlpipe.stages.sampling import sampler
     from rlpipe.training.encode import encode_tasks
@@ -69,15 +69,17 @@ def _from_policy(stage: Stage) -> tuple[list[Preference], dict[str, float]]:
     counts: dict[str, float] = {"data/rows": prompts, "data/too_long": tasks.too_long, "data/tokens_drawn": tokens}
     judged = settings.reward is None or JUDGE in settings.reward
     with asking(work, needed=judged) if settings.principles_from == PREPARED else comparing(work) as asked:
+        canaries = params.judge.canary_prompts
         if settings.reward is None:
             assert asked.judge is not None, "needed"
-            canaries = params.judge.canary_prompts
             pairs, labels = two_by_two(rows, texts, per_prompt, asked.judge, gold(params), canaries)
         else:
             scored = reward(work, settings.reward, judge=asked.judge)(rows, texts)
             pairs = best_against_worst(rows, texts, scored, per_prompt)
             missing = sum(one.total is None for one in scored)
             labels = {"data/ties_dropped": prompts - len(pairs), "data/samples_missing": missing}
+            if asked.judge is not None:
+                labels |= worth_behind_reward(rows, texts, scored, per_prompt, asked.judge, gold(params), canaries)
         return pairs, {**counts, **labels, **asked.counts()}
 
 

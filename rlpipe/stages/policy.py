@@ -65,7 +65,7 @@ def run(stage: Stage) -> None:
         write_table(stage.path(f"plots/policy/{stage.item}.csv"), rows)
         metrics = {**rows[-1], **asked.counts()}
         write_metrics(stage.path(f"metrics/policy/{stage.item}.json"), {**metrics, "watch": found})
-    stage.tracker.summary(metrics)
+        stage.tracker.summary(metrics)
 
 
 def _online(work: Bench, chosen: RLPlan, policy: nn.Module, draws: Sampler, store: Store, asked: Asked) -> Trained:

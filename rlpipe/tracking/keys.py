@@ -249,6 +249,15 @@ KEYS: tuple[Key, ...] = (
         JUDGED),
     Key("judge/prompt_tokens", "tokens of the questions whose answers were used", "tokens", "as planned", JUDGED),
     Key("judge/completion_tokens", "tokens of these answers", "tokens", "as planned", JUDGED),
+    Key("judge/cost", "(prompt_tokens · judge_calls.prompt_price + completion_tokens · judge_calls.completion_price) / "
+        "10⁶: what the answers used cost, whenever they were asked for", "the prices' currency", "as planned", JUDGED),
+    Key("judge/calls", "calls that this run made, failed attempts among them; a judgment from file needs none; logged "
+        "also where the run fails", "calls", "0 in a rerun, else near judge/judged", JUDGED),
+    Key("judge/calls_prompt_tokens", "tokens of the questions of these calls; of a failed one nobody counts any",
+        "tokens", "as planned", JUDGED),
+    Key("judge/calls_completion_tokens", "tokens of the replies to them", "tokens", "as planned", JUDGED),
+    Key("judge/calls_cost", "as judge/cost, of these calls: what this run paid", "the prices' currency",
+        "0 in a rerun, else near judge/cost", JUDGED),
     Key("judge/canary_pass_rate", "share of comparisons that a canary (an answer that says nothing) wins against an "
         "honest response", "share", "0", "judge, pairs"),
     Key("judge/canary/<name>", "the same of one canary", "share", "0", "judge, pairs"),
@@ -266,6 +275,10 @@ KEYS: tuple[Key, ...] = (
     Key("judge/longer_wins_accuracy", "the accuracy of preferring the longer response", "share",
         "below judge/accuracy", "pairs"),
     Key("judge/longer_wins_labelled_pairs", "pairs of that baseline", "pairs", "as labelled_pairs", "pairs"),
+    Key("judge/label_accuracy", "share of the set's labels that the evaluation's verifier finds right, over the pairs "
+        "that it tells apart; where a reward labels in which the judge has a part", "share", "well above 0.5", "pairs"),
+    Key("judge/label_agreement", "share of the judge's own verdicts on these pairs that prefer what the reward does; a "
+        "tie is half", "share", "> 0.8", "pairs"),
     # ---- constitution
     Key("constitution/round_<number>_texts", "texts after a round of critique and revision; 0 is the response drawn",
         "texts", "all of them", "constitution"),

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from types import MappingProxyType
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from rlpipe.checkpoint.store import Rows, Store
 from rlpipe.config.schema import Supervised
@@ -36,6 +37,16 @@ class Part:
 PartOf = Callable[[Sequence[int], Sequence[int]], Part]
 # What happens before a step's update: the step, its row numbers -> metrics.
 Before = Callable[[int, Sequence[int]], Mapping[str, float]]
+
+
+@contextmanager
+def dropout_on(model: nn.Module) -> Iterator[None]:
+    """The model as it trains where it has no reference to stay close to; outside, dropout is off."""
+    model.train()
+    try:
+        yield
+    finally:
+        model.eval()
 
 
 def train_offline(

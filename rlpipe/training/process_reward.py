@@ -17,7 +17,7 @@ from rlpipe.ops.steps import step_cross_entropy
 from rlpipe.training.batching import Batching
 from rlpipe.training.encode import Ids
 from rlpipe.training.loop import Recorder
-from rlpipe.training.offline import Part, train_offline
+from rlpipe.training.offline import Part, dropout_on, train_offline
 from rlpipe.training.samples import Samples
 from rlpipe.training.step import Learner
 from rlpipe.types import PaddedBatch
@@ -59,21 +59,19 @@ def train_process_reward_model(
         right_N = ((score_BT > 0) == (label_BT > 0.5))[end_BT].float()
         return Part(loss, {"process_reward_model/accuracy": right_N}, int(batch.attention_BL.sum()))
 
-    model.train()
-    table = train_offline(
-        Learner(model, settings.optim, settings.steps),
-        [len(row.prompt) + len(row.response) for row in rows],
-        settings,
-        part_of,
-        batching,
-        loss_name="process_reward_model/loss",
-        shown={"process_reward_model/loss": "loss", "process_reward_model/accuracy": "acc"},
-        seed=seed,
-        store=store,
-        recorder=recorder,
-    )
-    model.eval()
-    return table
+    with dropout_on(model):
+        return train_offline(
+            Learner(model, settings.optim, settings.steps),
+            [len(row.prompt) + len(row.response) for row in rows],
+            settings,
+            part_of,
+            batching,
+            loss_name="process_reward_model/loss",
+            shown={"process_reward_model/loss": "loss", "process_reward_model/accuracy": "acc"},
+            seed=seed,
+            store=store,
+            recorder=recorder,
+        )
 
 
 @torch.no_grad()

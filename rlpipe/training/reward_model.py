@@ -14,7 +14,7 @@ from rlpipe.ops.preference import bradley_terry
 from rlpipe.training.batching import Batching
 from rlpipe.training.encode import EncodedPairs
 from rlpipe.training.loop import Recorder
-from rlpipe.training.offline import Part, train_offline
+from rlpipe.training.offline import Part, dropout_on, train_offline
 from rlpipe.training.step import Learner
 
 
@@ -51,18 +51,16 @@ def train_reward_model(
         tokens = sum(len(prompt) + len(response) for prompt, response in examples)
         return Part(loss.loss_B.sum() / len(step), loss.metrics_B, tokens)
 
-    model.train()
-    rows = train_offline(
-        Learner(model, settings.optim, settings.steps),
-        pairs.tokens,
-        settings,
-        part_of,
-        batching,
-        loss_name="reward_model/loss",
-        shown={"reward_model/loss": "loss", "reward_model/accuracy": "acc"},
-        seed=seed,
-        store=store,
-        recorder=recorder,
-    )
-    model.eval()
-    return rows
+    with dropout_on(model):
+        return train_offline(
+            Learner(model, settings.optim, settings.steps),
+            pairs.tokens,
+            settings,
+            part_of,
+            batching,
+            loss_name="reward_model/loss",
+            shown={"reward_model/loss": "loss", "reward_model/accuracy": "acc"},
+            seed=seed,
+            store=store,
+            recorder=recorder,
+        )

@@ -12,7 +12,7 @@ from rlpipe.models.forward import response_stats
 from rlpipe.training.batching import Batching
 from rlpipe.training.encode import Example
 from rlpipe.training.loop import Recorder
-from rlpipe.training.offline import Part, PartOf, train_offline
+from rlpipe.training.offline import Part, PartOf, dropout_on, train_offline
 from rlpipe.training.step import Learner
 
 
@@ -45,18 +45,16 @@ def train_sft(
 
     Returns: one row a step with `sft/loss` (nats per token) and `sft/token_accuracy`.
     """
-    model.train()
-    rows = train_offline(
-        Learner(model, settings.optim, settings.steps),
-        [len(prompt) + len(response) for prompt, response in examples],
-        settings,
-        supervised_part(model, examples, batching),
-        batching,
-        loss_name="sft/loss",
-        shown={"sft/loss": "loss", "sft/token_accuracy": "acc"},
-        seed=seed,
-        store=store,
-        recorder=recorder,
-    )
-    model.eval()
-    return rows
+    with dropout_on(model):
+        return train_offline(
+            Learner(model, settings.optim, settings.steps),
+            [len(prompt) + len(response) for prompt, response in examples],
+            settings,
+            supervised_part(model, examples, batching),
+            batching,
+            loss_name="sft/loss",
+            shown={"sft/loss": "loss", "sft/token_accuracy": "acc"},
+            seed=seed,
+            store=store,
+            recorder=recorder,
+        )

@@ -16,6 +16,7 @@ from rlpipe.dataio.tokenizers import extended
 from rlpipe.errors import ConfigError, DataError
 from rlpipe.models.load import save, with_tokens
 from rlpipe.rewards.constitutional.revising import Draft, Revised, Round
+from rlpipe.rewards.judges.base import Pair
 from rlpipe.rewards.judges.journal import read_judgments
 from rlpipe.stages import constitution, policy
 from rlpipe.stages.base import Stage
@@ -90,6 +91,8 @@ def test_every_text_is_kept_and_only_whole_chains_are_demonstrations(workspace: 
     missing = sum(count for name, count in metrics.items() if name.startswith("constitution/missing_"))
     assert missing + metrics["data/demonstrations"] == 3
     assert len(read_judgments(workspace / "data/judgments/constitution.jsonl")) >= 3
+    assert one.tracker.values["judge/calls"] >= 3  # type: ignore[attr-defined]
+    assert not {"judge/calls", "judge/cost"} & set(metrics)
 
     first = {path: path.read_bytes() for path in workspace.rglob("*.json*") if "models" not in path.parts}
     constitution.run(one)
@@ -159,6 +162,19 @@ def test_a_prompts_responses_are_compared_by_one_principle(workspace: Path) -> N
         together = asked.judge.scores([("1+1-1", "1"), ("2+1-1", "2"), ("1+1-1", "7")])
         assert [asked.judge.score(*item) for item in (("1+1-1", "7"), ("2+1-1", "2"))] == together[:0:-1]
         assert asked.counts()["judge/judged"] == 3
+    # Over all principles, whose judges count apart.
+    told, tokens = one.tracker.values, asked.counts()["judge/prompt_tokens"]  # type: ignore[attr-defined]
+    assert (told["judge/calls"], told["judge/calls_prompt_tokens"]) == (3, tokens)
+    assert told["judge/calls_completion_tokens"] == asked.counts()["judge/completion_tokens"] > 0
     judgments = read_judgments(workspace / "data/judgments/pairs/principled.jsonl")
     assert len(judgments) == 3
     assert len({judgment.template for judgment in judgments.values()}) <= 2  # of two prompts
+
+
+def test_a_margin_holds_under_every_principle(workspace: Path) -> None:
+    compared = [Pair(f"{n}+1-1", "1", "7") for n in range(1, 5)]
+    for margin, winners in (("0.0", {"first", "second"}), ("0.99", {"tie"})):
+        one = stage(workspace, "pairs", "principled", *ON, f"judge.tie_margin={margin}")
+        with comparing(bench(one, workspace / "models/sft", 17)) as asked:
+            assert asked.judge is not None
+            assert {verdict.winner for verdict in asked.judge.choices(compared)} <= winners

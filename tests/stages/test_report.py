@@ -266,6 +266,19 @@ def test_pairs_that_the_judge_labelled_come_with_what_its_labels_are_worth(made:
     assert "Alarm: canaries won against honest responses: colon." in said
 
 
+def test_pairs_that_a_reward_with_the_judge_labelled_say_whose_labels_they_are(made: Path, tmp_path: Path) -> None:
+    shutil.copytree(made, tmp_path / "ai")
+    worth = {"pairs": 200, "agreement": 0.95, "tied": 0.05, "label_agreement": 0.92, "label_accuracy": 0.81}
+    worth |= {"label_accuracy_ci_low": 0.75, "label_accuracy_ci_high": 0.86}
+    (tmp_path / "ai/metrics/pairs/gold.json").write_text(json.dumps({f"judge/{name}": n for name, n in worth.items()}))
+    findings = find(stage(tmp_path / "ai"))
+    said = page.html(findings, {"accuracy": "", "reward_vs_kl": "", "reward_hacking": ""})
+    assert "Pairs it helped to label: gold" in said
+    assert "The labels are those of math_answer; the judge, asked to compare, agrees with 92.0% of them." in said
+    assert "81.0% of them are right (95% interval 75.0 – 86.0)" in said
+    assert "agrees with 92.0% of them, and 81.0% are right by `math_answer`." in page.markdown(findings)
+
+
 def test_sft_alone_is_a_report_too(made: Path) -> None:
     findings = find(stage(made, evaluate={"models": ["sft"]}))
     assert "SFT solves **25.0%** of 4 held-out tasks" in page.markdown(findings)

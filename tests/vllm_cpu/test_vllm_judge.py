@@ -31,7 +31,14 @@ def _verdicts(tokenizer, folder, logps, engine=None):
         engine=engine,
     )
     how = Judging(
-        seed=17, fence_key="k", journal=folder / "journal.jsonl", known=(), replay=False, reasoned=False, top=10
+        seed=17,
+        fence_key="k",
+        journal=folder / "journal.jsonl",
+        known=(),
+        replay=False,
+        reasoned=False,
+        top=10,
+        tie_margin=0.0,
     )
     with model_judge(respondent, how, score=SCORE, choice=CHOICE, expected=True) as judge:
         scores = judge.scores([*ASKED, ("1+" * 30, "30")])

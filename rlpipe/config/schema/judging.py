@@ -30,6 +30,8 @@ class Judge(Section):
         name_or_path: of the local judge, a hub id or a folder.
         engine: what runs the local judge's model in this process.
         openai: of the judge behind a server; where and how it is called stands in `judge_calls`.
+        tie_margin: scores no further apart than this are a tie, where a judge that knows scores only (embedded, rubric)
+            compares two responses.
         known: a folder of files of judgments made elsewhere.
     """
 
@@ -40,6 +42,7 @@ class Judge(Section):
     fence_key: str
     reasoned: bool
     top: Annotated[int, Field(ge=2)]
+    tie_margin: Annotated[float, Field(ge=0, lt=1)]
     known: str
     canary_prompts: CountOrZero
 
@@ -51,6 +54,11 @@ class Judge(Section):
             raise ValueError("kind openai needs the section openai (model, temperature, ...); set it")
         if self.engine == "vllm" and self.kind != "local":
             raise ValueError(f"engine vllm runs a local judge, and kind is {self.kind}; set engine transformers")
+        if self.tie_margin > 0 and self.kind not in ("embedded", "rubric"):
+            raise ValueError(
+                f"tie_margin {self.tie_margin:g} is for a judge that knows scores only (embedded, rubric), and kind is "
+                f"{self.kind}; set 0.0"
+            )
         return self
 
 

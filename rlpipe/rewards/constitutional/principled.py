@@ -38,13 +38,15 @@ class PrincipledJudge:
     def tally(self) -> Tally:
         """How its questions ended, over all principles."""
         tallies = [judge.tally for judge in self._judges.values()]
-        assert len(fields(Tally)) == 5, "every field is added up below"
+        assert len(fields(Tally)) == 7, "every field is added up below"
         return Tally(
             outcomes=sum((one.outcomes for one in tallies), Counter()),
             attempts=sum((one.attempts for one in tallies), Counter()),
             from_file=sum(one.from_file for one in tallies),
             prompt_tokens=sum(one.prompt_tokens for one in tallies),
             completion_tokens=sum(one.completion_tokens for one in tallies),
+            called_prompt_tokens=sum(one.called_prompt_tokens for one in tallies),
+            called_completion_tokens=sum(one.called_completion_tokens for one in tallies),
         )
 
     def principle(self, prompt: str) -> Principle:

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from rlpipe.rewards.judges.base import Judge, Pair, PairVerdict, Verdict
 from rlpipe.rewards.judges.rubric import RubricJudge
 
-JUDGES: Mapping[str, Judge] = {
+JUDGES: Mapping[str, RubricJudge] = {
     "rubric": RubricJudge(),
 }
 

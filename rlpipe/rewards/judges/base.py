@@ -70,11 +70,15 @@ class PairVerdict:
         return self.forward if self.forward == self.backward else "tie"
 
 
-def by_score(first: Verdict, second: Verdict) -> PairVerdict:
-    """The choice of a judge that only knows scores: the higher one. It sees no order, so both say the same."""
+def by_score(first: Verdict, second: Verdict, *, tie_margin: float) -> PairVerdict:
+    """The choice of a judge that only knows scores: the higher one. It sees no order, so both say the same.
+
+    Args: tie_margin: scores no further apart than this are a tie.
+    """
     if first.score is None or second.score is None:
         return PairVerdict(None, None, first.missing or second.missing)
-    winner: Winner = "tie" if first.score == second.score else "first" if first.score > second.score else "second"
+    lead = first.score - second.score
+    winner: Winner = "tie" if abs(lead) <= tie_margin else "first" if lead > 0 else "second"
     return PairVerdict(winner, winner)
 
 

@@ -78,6 +78,7 @@ def model_judge(
             fence,
             score=score,
             choice=choice,
+            tie_margin=judging.tie_margin,
             replay=judging.replay,
             expected=expected,
             on_call=on_call,

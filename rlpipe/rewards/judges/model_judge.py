@@ -78,6 +78,7 @@ class Tally:
         attempts: calls made in this process by how they ended; a rerun from file has none.
         from_file: questions that needed no call.
         prompt_tokens, completion_tokens: of the answers used, whether from file or asked now.
+        called_prompt_tokens, called_completion_tokens: of the calls made in this process.
     """
 
     outcomes: Counter[str] = field(default_factory=Counter)
@@ -85,10 +86,21 @@ class Tally:
     from_file: int = 0
     prompt_tokens: int = 0
     completion_tokens: int = 0
+    called_prompt_tokens: int = 0
+    called_completion_tokens: int = 0
+
+    @property
+    def calls(self) -> int:
+        """Calls made in this process. A question that a model has no room for is never put to it."""
+        return self.attempts.total() - self.attempts["too_long"]
 
     def cost(self, prompt_price: float, completion_price: float) -> float:
-        """What the answers used cost, at prices for a million tokens, in the prices' currency."""
+        """What the answers used cost, whenever they were asked for, at prices for a million tokens."""
         return (self.prompt_tokens * prompt_price + self.completion_tokens * completion_price) / 1e6
+
+    def cost_of_calls(self, prompt_price: float, completion_price: float) -> float:
+        """What the calls made in this process cost, at the same prices: what was paid this time."""
+        return (self.called_prompt_tokens * prompt_price + self.called_completion_tokens * completion_price) / 1e6
 
 
 class Asker:
@@ -101,6 +113,10 @@ class Asker:
         outcome: how the tally calls an answer, one of OUTCOMES.
         replay: make no call; a question that is not on file is an error.
         on_call: told of each call, for traces.
+
+    Attributes:
+        tally: how its questions ended.
+        used: the judgments that its answers so far are made of, by key.
     """
 
     def __init__(
@@ -190,6 +206,8 @@ class Asker:
 
     def _called(self, call: Call) -> None:
         self.tally.attempts[call.answer.status] += 1
+        self.tally.called_prompt_tokens += call.answer.prompt_tokens
+        self.tally.called_completion_tokens += call.answer.completion_tokens
         if self._on_call is not None:
             self._on_call(call)
 
@@ -202,20 +220,17 @@ class Asker:
             self.tally.completion_tokens += answer.completion_tokens
 
 
-class ModelJudge:
-    """Asks a respondent what is not on file, and reads the verdicts off the replies.
+class ModelJudge(Asker):
+    """An asker that reads verdicts off the replies.
 
     Args:
-        respondent: who answers.
-        journal: open file of judgments.
-        fence: makes texts safe to show.
+        respondent, journal, fence, replay, on_call: as in `Asker`.
         score: what is asked of one response.
         choice: what is asked of two, in both orders; None for a judge that knows scores only, whose choice is the
             higher one (with `expected` a tie is rare; without, there are as many scores as replies).
-        replay: make no call; a question that is not on file is an error.
+        tie_margin: of `by_score`, for a judge that knows scores only.
         expected: the score is the mean over the replies' log-probs instead of the likeliest reply's value, so that
             a local judge's doubt shows; needs a respondent that gives log-probs.
-        on_call: told of each call, for traces.
     """
 
     def __init__(
@@ -226,31 +241,16 @@ class ModelJudge:
         *,
         score: Template,
         choice: Template | None,
+        tie_margin: float,
         replay: bool,
         expected: bool = False,
         on_call: OnCall | None = None,
     ) -> None:
         if score.is_pairwise or not (choice is None or choice.is_pairwise):
             raise JudgeError("judge: `score` needs a template with {response}, `choice` one with {first} and {second}.")
+        super().__init__(respondent, journal, fence, _outcome, replay=replay, on_call=on_call)
         self._score, self._choice, self._expected = score, choice, expected
-        self._asker = Asker(respondent, journal, fence, _outcome, replay=replay, on_call=on_call)
-
-    @property
-    def tally(self) -> Tally:
-        """How its questions ended."""
-        return self._asker.tally
-
-    @property
-    def used(self) -> dict[str, Judgment]:
-        """The judgments that its verdicts so far are made of, by key."""
-        return self._asker.used
-
-    def state_dict(self) -> dict[str, Any]:
-        """See `Asker.state_dict`."""
-        return self._asker.state_dict()
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        self._asker.load_state_dict(state)
+        self._tie_margin = tie_margin
 
     def score(self, prompt: str, response: str) -> Verdict:
         """One of `scores`. Raises: as `scores`."""
@@ -258,22 +258,25 @@ class ModelJudge:
 
     def scores(self, items: Sequence[tuple[str, str]]) -> list[Verdict]:
         """Raises: ReplayError; JudgeDownError, with everything answered so far on file."""
-        questions = [self._asker.question(self._score, item) for item in items]
-        answers = self._asker.answers(questions)
+        questions = [self.question(self._score, item) for item in items]
+        answers = self.answers(questions)
         return [self._verdict(answers[question.key]) for question in questions]
 
     def choices(self, pairs: Sequence[Pair]) -> list[PairVerdict]:
         """Raises: ReplayError; JudgeDownError, with everything answered so far on file."""
         if self._choice is None:
             verdicts = self.scores([(pair.prompt, text) for pair in pairs for text in (pair.first, pair.second)])
-            return [by_score(first, second) for first, second in zip(verdicts[::2], verdicts[1::2], strict=True)]
+            return [
+                by_score(first, second, tie_margin=self._tie_margin)
+                for first, second in zip(verdicts[::2], verdicts[1::2], strict=True)
+            ]
         return self._asked_twice(pairs, self._choice)
 
     def _asked_twice(self, pairs: Sequence[Pair], choice: Template) -> list[PairVerdict]:
-        forward = [self._asker.question(choice, (pair.prompt, pair.first, pair.second)) for pair in pairs]
-        backward = [self._asker.question(choice, (pair.prompt, pair.second, pair.first)) for pair in pairs]
+        forward = [self.question(choice, (pair.prompt, pair.first, pair.second)) for pair in pairs]
+        backward = [self.question(choice, (pair.prompt, pair.second, pair.first)) for pair in pairs]
         both = list(zip(forward, backward, strict=True))
-        answers = self._asker.answers([question for orders in both for question in orders])
+        answers = self.answers([question for orders in both for question in orders])
         return [_pair_verdict(choice, answers[ahead.key], answers[back.key]) for ahead, back in both]
 
     def _verdict(self, answer: Answer) -> Verdict:
@@ -343,5 +346,6 @@ def _expected(template: Template, answer: Answer) -> float:
             "Set expected to false, or kind to local."
         )
     most = max(answer.logps.values())
-    weights = {reply: math.exp(logp - most) for reply, logp in answer.logps.items()}
+    # In the template's order: on file they are sorted, and sums in another order round otherwise.
+    weights = {reply: math.exp(answer.logps[reply] - most) for reply in template.replies}
     return sum(template.replies[reply] * weight for reply, weight in weights.items()) / sum(weights.values())

@@ -35,6 +35,7 @@ class Step:
         return self.result == (self.left + self.operand if self.sign == "+" else self.left - self.operand)
 
 
+@dataclass(frozen=True)
 class RubricJudge:
     """Grades a response to a prompt such as `7+12-4`, without knowing its answer.
 
@@ -45,7 +46,12 @@ class RubricJudge:
         answer      1 if the answer repeats the last step's result, else 0.
     Shares are of the steps stated or the steps needed, whichever are more, so that neither leaving steps out
     nor adding true but idle ones pays. Only a right answer with its whole working scores 1.
+
+    Attributes:
+        tie_margin: of `by_score`, where it compares.
     """
+
+    tie_margin: float = 0.0
 
     def score(self, prompt: str, response: str) -> Verdict:
         """Missing where the prompt is no chain of additions and subtractions."""
@@ -59,7 +65,12 @@ class RubricJudge:
 
     def choices(self, pairs: Sequence[Pair]) -> list[PairVerdict]:
         """The higher grade wins. A program does not see the order, so both orders have the same verdict."""
-        return [by_score(self.score(pair.prompt, pair.first), self.score(pair.prompt, pair.second)) for pair in pairs]
+        return [
+            by_score(
+                self.score(pair.prompt, pair.first), self.score(pair.prompt, pair.second), tie_margin=self.tie_margin
+            )
+            for pair in pairs
+        ]
 
 
 def grades(prompt: str, response: str) -> dict[str, float]:

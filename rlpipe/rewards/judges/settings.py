@@ -66,6 +66,7 @@ class Judging:
         replay: make no call.
         reasoned: let the judge say why, in the JSON object, before its verdict.
         top: the best score; the worst is 1.
+        tie_margin: scores no further apart than this are a tie, for a judge that knows scores only.
     """
 
     seed: int
@@ -75,3 +76,4 @@ class Judging:
     replay: bool
     reasoned: bool
     top: int
+    tie_margin: float

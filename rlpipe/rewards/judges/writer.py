@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from rlpipe.rewards.judges.fence import Fence
-from rlpipe.rewards.judges.journal import Journal, Judgment
+from rlpipe.rewards.judges.journal import Journal
 from rlpipe.rewards.judges.local import Encode
-from rlpipe.rewards.judges.model_judge import Answer, Asker, Call, OnCall, Question, Respondent, Tally
+from rlpipe.rewards.judges.model_judge import Answer, Asker, Call, OnCall, Question, Respondent
 from rlpipe.rewards.judges.templates import OpenTemplate, one_turn
 from rlpipe.types import Completion, Request
 
@@ -29,11 +29,10 @@ class Written:
         assert (self.text is None) == bool(self.missing), "there is a text or a reason, never both"
 
 
-class Writer:
-    """Writes what a template asks for.
+class Writer(Asker):
+    """An asker that has a template's texts written.
 
-    Args:
-        respondent, journal, fence, replay, on_call: as in `ModelJudge`; the journal may be the judge's own.
+    Args: as in `Asker`; the journal may be the judge's own.
     """
 
     def __init__(
@@ -45,25 +44,15 @@ class Writer:
         replay: bool,
         on_call: OnCall | None = None,
     ) -> None:
-        self._asker = Asker(respondent, journal, fence, _outcome, replay=replay, on_call=on_call)
-
-    @property
-    def tally(self) -> Tally:
-        """How its questions ended."""
-        return self._asker.tally
-
-    @property
-    def used(self) -> dict[str, Judgment]:
-        """What it has written so far, as filed, by key."""
-        return self._asker.used
+        super().__init__(respondent, journal, fence, _outcome, replay=replay, on_call=on_call)
 
     def write(self, asked: Sequence[tuple[OpenTemplate, Sequence[str]]]) -> list[Written]:
         """One text for each (template, its texts), in order; asked together, the same thing once.
 
         Raises: ReplayError; JudgeDownError, with everything answered so far on file.
         """
-        questions = [self._asker.question(template, texts) for template, texts in asked]
-        answers = self._asker.answers(questions)
+        questions = [self.question(template, texts) for template, texts in asked]
+        answers = self.answers(questions)
         return [_written(answers[question.key]) for question in questions]
 
 

@@ -134,7 +134,7 @@ class PairSet:
 
     @property
     def judged(self) -> dict[str, float]:
-        """What the judge's labels are worth; empty where no judge compared two responses."""
+        """What the judge is worth on these pairs; empty where no judge compared two responses."""
         judged = _under("judge/", self.measured)
         return judged if "agreement" in judged else {}
 

@@ -53,6 +53,7 @@ def test_the_file_in_the_checkout_is_valid():
         ("pairs.gold.labels_from=models/judge", "a verifier labels here, from data/prepared; set that, or"),
         ("judge.kind=local", "kind local needs name_or_path, a hub id or a folder; set it"),
         ("judge.kind=openai", "kind openai needs the section openai (model, temperature, ...); set it"),
+        ("judge.tie_margin=1.0", "judge.tie_margin=1.0: Input should be less than 1."),
         ("evaluate.models=[sft,ppoo]", "no model 'ppoo'. Did you mean 'ppo'?"),
         ("evaluate.models=[ppo]", "'sft' is missing. Every policy is compared with it; add it."),
         ("data.arithmetic.slip_rate=0.9", "exceed 1: a demonstration has at most one fault"),
@@ -62,6 +63,13 @@ def test_the_file_in_the_checkout_is_valid():
 )
 def test_a_mistake_is_named_with_its_remedy(assignment, said):
     assert said in _refused(assignment)
+
+
+def test_a_margin_of_scores_is_refused_where_the_judge_compares_otherwise():
+    said = "tie_margin 0.1 is for a judge that knows scores only (embedded, rubric), and kind is local; set 0.0"
+    assert said in _refused("judge.kind=local", "judge.name_or_path=models/mine", "judge.tie_margin=0.1")
+    for kind in ("embedded", "rubric"):
+        assert parse(edited(TEXT, None, [f"judge.kind={kind}", "judge.tie_margin=0.1"])).judge.tie_margin == 0.1
 
 
 def test_every_mistake_is_listed_at_once():

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from rlpipe.rewards.judges.base import Verdict
+from rlpipe.rewards.judges.base import Pair, Verdict
 from rlpipe.rewards.judges.rubric import RUBRIC, RubricJudge
 
 PROMPT = "7+12-4"  # 7+12=19, 19-4=15
@@ -69,3 +69,13 @@ def test_a_question_it_cannot_read_has_no_score(prompt: str) -> None:
     verdict = RubricJudge().score(prompt, "<think>7+12=19</think><answer>19</answer>")
     assert verdict.score is None
     assert "chains" in verdict.missing
+
+
+def test_grades_within_the_margin_are_a_tie() -> None:
+    right, slip = (f"<think>7+12={n} {n}-4={n - 4}</think><answer>{n - 4}</answer>" for n in (19, 20))
+    by_margin = {
+        margin: RubricJudge(tie_margin=margin).choices([Pair(PROMPT, slip, right)])[0].winner
+        for margin in (0.0, 0.19, 0.21)
+    }
+    # Of two steps one is calculated wrong: half of the 0.4 that arithmetic weighs.
+    assert by_margin == {0.0: "second", 0.19: "second", 0.21: "tie"}

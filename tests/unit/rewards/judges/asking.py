@@ -52,5 +52,6 @@ def judging(folder: Path, **changes: Any) -> Judging:
         "replay": False,
         "reasoned": False,
         "top": 10,
+        "tie_margin": 0.0,
     }
     return Judging(**{**settings, **changes})

@@ -36,7 +36,10 @@ class Program:
         return [self.score(*item) for item in items]
 
     def choices(self, pairs: Sequence[Pair]) -> list[PairVerdict]:
-        return [by_score(self.score(pair.prompt, pair.first), self.score(pair.prompt, pair.second)) for pair in pairs]
+        return [
+            by_score(self.score(pair.prompt, pair.first), self.score(pair.prompt, pair.second), tie_margin=0.0)
+            for pair in pairs
+        ]
 
 
 def test_the_rubric_is_fooled_by_none() -> None:

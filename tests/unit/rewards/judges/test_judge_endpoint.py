@@ -268,6 +268,10 @@ def test_each_call_is_told(server: Server, tmp_path: Path) -> None:
     # 1 a million prompt tokens, 4 a million completion tokens.
     tally = judge.tally
     assert tally.cost(1.0, 4.0) == pytest.approx((tally.prompt_tokens + 4 * tally.completion_tokens) / 1e6)
+    assert tally.cost_of_calls(1.0, 4.0) == tally.cost(1.0, 4.0)
+    with endpoint_judge(endpoint(server.url), judging(tmp_path)) as judge:
+        judge.score("1+1?", "2")
+    assert (judge.tally.cost(1.0, 4.0), judge.tally.cost_of_calls(1.0, 4.0)) == (tally.cost(1.0, 4.0), 0.0)
 
 
 def test_a_key_that_is_not_there_is_named(server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

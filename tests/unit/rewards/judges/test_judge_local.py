@@ -73,6 +73,17 @@ def test_the_expected_score_is_the_mean_under_the_models_own_probabilities(respo
     assert 0 < verdict.score < 1
 
 
+def test_a_score_from_file_has_the_bits_of_the_one_just_asked_for(respondent, tmp_path: Path) -> None:
+    # Twenty replies, which stand on file in another order than in the template.
+    score = Template("", "{prompt}={response}", {str(grade): grade / 20 for grade in range(1, 21)})
+    items = [(f"{at}+4", "7") for at in range(10)]
+    found = []
+    for _ in range(2):
+        with model_judge(respondent, judging(tmp_path), score=score, choice=CHOICE, expected=True) as asked:
+            found.append([verdict.score for verdict in asked.scores(items)])
+    assert found[0] == found[1]
+
+
 def test_what_else_is_asked_changes_no_bit(respondent, tmp_path: Path) -> None:
     items = [("3+4", "7"), ("1", "2222222222222222"), ("9-9", "0")]
     with judge(respondent, tmp_path / "together") as asked:
@@ -112,6 +123,23 @@ def test_a_judge_that_knows_scores_only_chooses_by_them(respondent, tmp_path: Pa
     assert seven != eight
     better = "first" if seven > eight else "second"
     assert [verdict.winner for verdict in verdicts] == [better, {"first": "second", "second": "first"}[better], "tie"]
+
+
+def test_scores_within_the_margin_are_a_tie_and_nothing_is_asked_again(respondent, tmp_path: Path) -> None:
+    pair = Pair("3+4", "7", "8")
+    winners = []
+    with model_judge(respondent, judging(tmp_path), score=SCORE, choice=None, expected=True) as asked:
+        seven, eight = (verdict.score for verdict in asked.scores([("3+4", "7"), ("3+4", "8")]))
+    apart = abs(seven - eight)
+    assert apart > 0
+    for margin in (0.0, apart * 0.99, apart, apart * 1.01):
+        with model_judge(
+            respondent, judging(tmp_path, tie_margin=margin), score=SCORE, choice=None, expected=True
+        ) as asked:
+            winners.append(asked.choices([pair])[0].winner)
+            assert asked.tally.attempts == {}  # the margin is how a score is read, not what is asked
+    better = "first" if seven > eight else "second"
+    assert winners == [better, better, "tie", "tie"]
 
 
 def test_a_question_that_does_not_fit_has_no_verdict_and_is_not_cut(respondent, tmp_path: Path) -> None:
