@@ -129,6 +129,13 @@ def policy_of(work: Groups) -> nn.Module:
     return learner(model, None if work.rank is None else Adapter(rank=work.rank, alpha=2 * work.rank, dropout=0.0))
 
 
+def plain(model: Any) -> Any:
+    """The model as transformers computes it: without what rlpipe's loader gave it."""
+    for module in model.modules():
+        module.__dict__.pop("forward", None)
+    return model
+
+
 def sft(
     folder: Path,
     rows: Sequence[Row],

@@ -89,7 +89,7 @@ def ppo(work: Groups, drawn: Drawn, *, lr: float, size: int) -> Took:
         def on_step_end(self, *_: Any, **__: Any) -> None:
             self.ended = now()
 
-    policy = load_policy(work.folder, ours.DEVICE)
+    policy = ours.plain(load_policy(work.folder, ours.DEVICE))
     vocabulary = int(policy.config.vocab_size)
     # It takes every padding token for padding, so that this one must be drawn nowhere.
     taken = work.eos.union(*(prompt + completion for prompt, completion in drawn))
@@ -122,10 +122,10 @@ def ppo(work: Groups, drawn: Drawn, *, lr: float, size: int) -> Took:
         args=settings,
         processing_class=numbers(vocabulary, max(work.eos), pad=pad),
         model=policy,
-        ref_model=load_policy(work.folder, ours.DEVICE),
+        ref_model=ours.plain(load_policy(work.folder, ours.DEVICE)),
         reward_model=_Reward({(*prompt, *completion): ours.reward(completion) for prompt, completion in drawn}),
         train_dataset=Dataset.from_dict({"input_ids": [list(prompt) for prompt, _ in drawn]}),
-        value_model=new_critic(work.folder, ours.DEVICE),
+        value_model=ours.plain(new_critic(work.folder, ours.DEVICE)),
         callbacks=[clock := Clock()],
     )
     with gradients_of(policy) as gradients:

@@ -36,7 +36,7 @@ from rlpipe.models.load import load_policy
 
 def grpo(work: Groups, drawn: Sequence[Drawn], *, lr: float, size: int) -> Took:
     """A step of GRPO on each of the given steps' completions; `size` of them in a forward pass."""
-    model: Any = ours.policy_of(work)
+    model: Any = ours.plain(ours.policy_of(work))
     ends = sorted(work.eos)
     model.generation_config.eos_token_id = ends
     force(model, drawn, ends)
@@ -73,7 +73,7 @@ def sft(folder: Path, rows: Sequence[Row], *, steps: int, lr: float, packed: boo
             "completion_mask": [[0] * len(prompt) + [1] * len(response) for prompt, response in rows],
         }
     )
-    model = load_policy(folder, ours.DEVICE)
+    model = ours.plain(load_policy(folder, ours.DEVICE))
     # There are fewer packs than rows, and an epoch's end ends a step.
     settings = SFTConfig(
         **_common(lr, steps, size, len(rows)),
@@ -87,7 +87,7 @@ def sft(folder: Path, rows: Sequence[Row], *, steps: int, lr: float, packed: boo
 
 def dpo(folder: Path, pairs: Sequence[Pair], *, steps: int, lr: float) -> Took:
     """Steps of DPO on all pairs at once."""
-    model = load_policy(folder, ours.DEVICE)
+    model = ours.plain(load_policy(folder, ours.DEVICE))
     tokenizer = _numbers(model, end=pairs[0][0][1][-1])
     dataset = Dataset.from_dict(
         {
@@ -102,7 +102,7 @@ def dpo(folder: Path, pairs: Sequence[Pair], *, steps: int, lr: float) -> Took:
 
 def reward_model(folder: Path, pairs: Sequence[Pair], *, steps: int, lr: float) -> Took:
     """Steps of a reward model on all pairs at once."""
-    model: Any = ours.scorer_of(folder)
+    model: Any = ours.plain(ours.scorer_of(folder))
     dataset = Dataset.from_dict(
         {
             "chosen_ids": [[*prompt, *response] for (prompt, response), _ in pairs],

@@ -19,6 +19,7 @@ from transformers import (
 
 from rlpipe.config.schema import Scratch
 from rlpipe.errors import ModelError
+from rlpipe.models.norms import with_own_norms
 
 
 def build_scratch(
@@ -169,4 +170,5 @@ def _load(auto: Any, name_or_path: str | Path, device: torch.device, **options: 
 
 def _placed(model: PreTrainedModel, device: torch.device) -> PreTrainedModel:
     nn.Module.to(model, device)
+    with_own_norms(model)
     return model.eval()

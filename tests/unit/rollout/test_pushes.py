@@ -20,7 +20,7 @@ def test_whole_weights_load_back_untied(tiny, tmp_path, adapter):
     model = learner(tiny, adapter)
     with whole_weights(model, tmp_path / "w") as folder:
         loaded = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
-    assert torch.equal(loaded(IDS).logits, expected)
+    torch.testing.assert_close(loaded(IDS).logits, expected)
     assert loaded.lm_head.weight is not loaded.model.embed_tokens.weight
     assert tiny.config.tie_word_embeddings  # the model itself stays as it was
     assert not (tmp_path / "w").exists()
