@@ -69,7 +69,7 @@ def test_it_learns_to_tell_right_steps_from_wrong_ones(tiny, tokenizer, batching
         for a in range(1, 7)
         for slip in (0, 2)
     ]
-    optim = {"lr": 2e-2, "schedule": "linear", "warmup_steps": 5, "weight_decay": 0.0, "max_grad_norm": 1.0}
+    optim = {"lr": 1e-2, "schedule": "linear", "warmup_steps": 5, "weight_decay": 0.0, "max_grad_norm": 1.0}
     settings = Supervised(steps=100, batch_size=12, optim=optim)
     table = train_process_reward_model(model, rows, settings, batching, seed=0, store=_NoStore(), recorder=_Silent())
     assert table[-1]["process_reward_model/accuracy"] == 1
