@@ -19,6 +19,11 @@ ELSEWHERE = "not in this store"
 _UNFINISHED = ("Failed", "Cancelled")
 
 
+def seconds_key(address: str) -> str:
+    """The parent's metric that holds a stage's wall time, such as `time/policy.grpo_s`."""
+    return f"time/{re.sub('[^a-z0-9_.]', '.', address.lower())}_s"
+
+
 class PipelineRun:
     """What the flow tells the parent run."""
 
@@ -42,7 +47,7 @@ class PipelineRun:
         """
         self._run.failed |= state in _UNFINISHED
         self._run.tag(f"rlpipe.state.{address}", state)
-        name = f"time/{re.sub('[^a-z0-9_.]', '.', address.lower())}_s"
+        name = seconds_key(address)
         self._run.attempt(name, lambda: self._store.client.log_metric(self._run.id, name, seconds))
         self._run.attempt(f"the run that made {address}", lambda: self._link(address))
 
