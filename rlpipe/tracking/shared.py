@@ -1,17 +1,18 @@
 """One process's open store for the stages that it starts: importing MLflow costs a process two seconds of CPU.
 
 A stage asks by a socket that the pipeline's process listens at, one connection a call, so that an interrupted call
-leaves nothing behind. Where nobody answers (no pipeline, or a killed one), the stage opens the store itself.
+leaves nothing behind. Where nobody answers (the pipeline was killed), the stage opens the store itself.
 """
 
 from __future__ import annotations
 
 import logging
+import socket
 import tempfile
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from multiprocessing.connection import Client, Connection, Listener
+from multiprocessing.connection import Client, Connection
 from typing import Any
 
 from rlpipe.errors import TrackingError
@@ -21,6 +22,7 @@ _log = logging.getLogger(__name__)
 
 PATIENCE_SECONDS = 60.0  # a database may be locked for some seconds; a stopped pipeline never answers
 _BACKLOG = 64
+_DONE, _REFUSED, _CLOSED = "done", "refused", "closed"
 
 
 class SharedWriter:
@@ -64,12 +66,12 @@ class SharedWriter:
         self._call("end", run_id, status)
 
     def _call(self, method: str, *arguments: object) -> Any:
-        """Raises: TrackingError with the store's words where it refuses."""
+        """Raises: TrackingError where the store did not open, RuntimeError with its words where it refuses."""
         if self._own is None:
             try:
                 return _ask(self._at, method, arguments)
             except (OSError, EOFError) as error:
-                _log.info("tracking: the pipeline's process does not answer (%r): opening the store here", error)
+                _log.info("tracking: nobody answers at %s (%r): opening the store here", self._at, error)
         with self._opening:
             if self._own is None:
                 self._own = self._instead()
@@ -80,28 +82,41 @@ def _ask(at: str, method: str, arguments: tuple[object, ...]) -> Any:
     with Client(at, family="AF_UNIX") as connection:
         connection.send((method, arguments))
         if not connection.poll(PATIENCE_SECONDS):
-            raise TimeoutError(f"{at}: no answer in {PATIENCE_SECONDS:.0f} s")
-        done, result = connection.recv()
-    if not done:
+            raise TimeoutError(f"no answer in {PATIENCE_SECONDS:.0f} s")
+        outcome, result = connection.recv()
+    if outcome == _CLOSED:
         raise TrackingError(result)
+    if outcome == _REFUSED:
+        raise RuntimeError(result)
     return result
+
+
+@contextmanager
+def socket_in_a_folder() -> Iterator[tuple[socket.socket, str] | None]:
+    """A listening socket that only this user can reach, and its address; None where none can be had."""
+    with ExitStack() as stack:
+        try:
+            folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="rlpipe-", ignore_cleanup_errors=True))
+            listening = stack.enter_context(socket.socket(socket.AF_UNIX))
+            listening.bind(at := f"{folder}/mlflow")
+            listening.listen(_BACKLOG)
+        except OSError as error:  # such as a TMPDIR too long for a socket
+            _log.warning("tracking: the store is not shared: %s", error)
+            yield None
+            return
+        yield listening, at
 
 
 @contextmanager
 def shared(writer: Writer) -> Iterator[str | None]:
     """Within, processes of this user may use `writer` by the address; None where no socket can be had."""
-    with ExitStack() as stack:
-        try:
-            # A folder of its own, which only this user may enter.
-            folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="rlpipe-"))
-            listener = stack.enter_context(Listener(f"{folder}/mlflow", family="AF_UNIX", backlog=_BACKLOG))
-        except OSError as error:  # such as a TMPDIR too long for a socket
-            _log.warning("tracking: every stage opens the store by itself: %s", error)
+    with socket_in_a_folder() as opened:
+        if opened is None:
             yield None
             return
-        at = str(listener.address)
+        listening, at = opened
         closing = threading.Event()
-        thread = threading.Thread(target=_listen, args=(listener, writer, closing), name="mlflow", daemon=True)
+        thread = threading.Thread(target=listen, args=(listening, writer, closing), name="mlflow", daemon=True)
         thread.start()
         try:
             yield at
@@ -111,9 +126,11 @@ def shared(writer: Writer) -> Iterator[str | None]:
             thread.join()
 
 
-def _listen(listener: Listener, writer: Writer, closing: threading.Event) -> None:
+def listen(listening: socket.socket, writer: Writer, closing: threading.Event) -> None:
+    """Answer each call in a thread of its own, until one comes after `closing` is set."""
     while True:
-        connection = listener.accept()
+        accepted, _ = listening.accept()
+        connection: Connection = Connection(accepted.detach())
         if closing.is_set():
             connection.close()
             return
@@ -125,11 +142,15 @@ def _answer(connection: Connection, writer: Writer) -> None:
     with connection:
         try:
             method, arguments = connection.recv()
-            answer: tuple[bool, Any]
-            try:
-                answer = True, getattr(writer, method)(*arguments)
-            except Exception as error:  # whatever the store's database or server throws is for who asked
-                answer = False, str(error).strip() or type(error).__name__
-            connection.send(answer)
+            connection.send(_outcome(writer, method, arguments))
         except (OSError, EOFError) as error:
             _log.debug("tracking: a stage hung up: %r", error)
+
+
+def _outcome(writer: Writer, method: str, arguments: tuple[object, ...]) -> tuple[str, Any]:
+    try:
+        return _DONE, getattr(writer, method)(*arguments)
+    except TrackingError as error:
+        return _CLOSED, str(error)
+    except Exception as error:  # whatever the store's database or server throws is for who asked
+        return _REFUSED, str(error).strip() or type(error).__name__
