@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import NoReturn
 
 from rlpipe.config import load
+from rlpipe.environment import importing
 from rlpipe.errors import RlpipeError, TrackingError
 from rlpipe.tracking.shared import listen, socket_in_a_folder
 from rlpipe.tracking.stage import STORE_VARIABLE
@@ -73,7 +74,8 @@ def _serve(listening: socket.socket) -> None:
     """Open the store of the folder that we stand in and answer calls. Who asks before it is open waits."""
     root = Path()
     try:
-        writer: StoreWriter | _Closed = StoreWriter(open_store(root, load(root)))
+        with importing():
+            writer: StoreWriter | _Closed = StoreWriter(open_store(root, load(root)))
     except RlpipeError as error:
         writer = _Closed(error)
     listen(listening, writer, threading.Event())
