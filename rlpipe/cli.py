@@ -194,10 +194,15 @@ def _serve(arguments: argparse.Namespace) -> int:
 
 def _stage(arguments: argparse.Namespace) -> int:
     _at_the_door()
-    from rlpipe.stages.runner import run_stage
+    from rlpipe.environment import importing
+    from rlpipe.tracking.beside import beside
 
     # A relative root: no path of this machine can get into an output.
-    run_stage(Path(), arguments.name, arguments.item)
+    with beside(Path()):
+        with importing():
+            from rlpipe.stages.runner import run_stage
+
+        run_stage(Path(), arguments.name, arguments.item)
     return 0
 
 

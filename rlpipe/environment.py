@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 _TELEMETRY_OFF = {
@@ -37,6 +40,20 @@ def prepare(root: Path) -> None:
     path = os.environ.get("PATH", os.defpath)
     if path.split(os.pathsep)[0] != folder:
         os.environ["PATH"] = os.pathsep.join([folder, path])
+
+
+@contextmanager
+def importing() -> Iterator[None]:
+    """Within, Python does not look for garbage: importing makes a million objects and next to none.
+
+    What is there at the end stays, and is not looked through again. A sixth of the time that a stage's imports take.
+    """
+    gc.disable()
+    try:
+        yield
+    finally:
+        gc.freeze()
+        gc.enable()
 
 
 def main_checkout(root: Path) -> Path:

@@ -5,6 +5,8 @@ Both are ordinary transformers ones, so that a checkpoint with its tokenizer loa
 
 from __future__ import annotations
 
+import rlpipe.huggingface  # isort: skip  # noqa: F401
+
 import copy
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path

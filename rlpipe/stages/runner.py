@@ -8,6 +8,7 @@ from pathlib import Path
 
 from rlpipe.algos.plan import Plan, RLPlan, plans
 from rlpipe.config import Params, load
+from rlpipe.environment import importing
 from rlpipe.errors import ConfigError, nearest
 from rlpipe.rewards import refuse, refuse_as_gold
 from rlpipe.rewards.constitutional.principles import read_principles, refuse_untaught
@@ -92,7 +93,8 @@ def run_stage(root: Path, name: str, item: str) -> None:
     if name not in STAGES:
         raise ConfigError(f"stage {name!r}: unknown.{nearest(name, STAGES)}")
     params = checked(root)
-    module = import_module(f"rlpipe.stages.{name}")
+    with importing():
+        module = import_module(f"rlpipe.stages.{name}")
     address = f"{name}@{item}" if item else name
     with stage_run(root, address, params) as tracker:
         module.run(Stage(name, item, root, params, tracker))

@@ -12,6 +12,7 @@ from rlpipe.config import Params
 from rlpipe.tracking import keys
 from rlpipe.tracking.run import PARENT, Run, maker, open_run
 from rlpipe.tracking.store import Store, open_store
+from rlpipe.tracking.writer import StoreWriter
 from rlpipe.types import Metrics
 
 _PEAK = "perf/peak_mem_gb"
@@ -28,8 +29,9 @@ class Cost:
 class BakeoffRun:
     """What the flow tells the run of a bakeoff."""
 
-    def __init__(self, run: Run) -> None:
+    def __init__(self, run: Run, store: Store) -> None:
         self._run = run
+        self._store = store
 
     @property
     def child_tags(self) -> dict[str, str]:
@@ -43,7 +45,7 @@ class BakeoffRun:
         """
         for name in metrics:
             keys.check(name)
-        client, run_id = self._run.store.client, self._run.id
+        client, run_id = self._store.client, self._run.id
         for name, value in metrics.items():
             self._run.attempt(name, partial(client.log_metric, run_id, name, value))
         for path in files:
@@ -61,8 +63,9 @@ def bakeoff_run(
         logged: what it compares, as parameters.
     Raises: TrackingError if the store does not open.
     """
-    with open_run(root, params, name, {"rlpipe.bakeoff": name, **tags}, logged) as run:
-        yield BakeoffRun(run)
+    store = open_store(root, params)
+    with open_run(StoreWriter(store), root, params, name, {"rlpipe.bakeoff": name, **tags}, logged) as run:
+        yield BakeoffRun(run, store)
 
 
 def costs(root: Path, params: Params, steps: Mapping[str, int]) -> dict[str, Cost]:

@@ -10,17 +10,26 @@ from pathlib import Path
 from rlpipe import lineage
 from rlpipe.config import Params
 from rlpipe.tracking.run import FLOW_RUN, STAGE, Run, maker, open_run
-from rlpipe.tracking.stage import FLOW_RUN_VARIABLE, PARENT_VARIABLE
+from rlpipe.tracking.shared import shared
+from rlpipe.tracking.stage import FLOW_RUN_VARIABLE, PARENT_VARIABLE, STORE_VARIABLE
+from rlpipe.tracking.store import Store, open_store
+from rlpipe.tracking.writer import StoreWriter
 
 ELSEWHERE = "not in this store"
 _UNFINISHED = ("Failed", "Cancelled")
 
 
+def seconds_key(address: str) -> str:
+    """The parent's metric that holds a stage's wall time, such as `time/policy.grpo_s`."""
+    return f"time/{re.sub('[^a-z0-9_.]', '.', address.lower())}_s"
+
+
 class PipelineRun:
     """What the flow tells the parent run."""
 
-    def __init__(self, run: Run, root: Path, environ: Mapping[str, str]) -> None:
+    def __init__(self, run: Run, store: Store, root: Path, environ: Mapping[str, str]) -> None:
         self._run = run
+        self._store = store
         self._root = root
         self.environ = dict(environ)
 
@@ -38,26 +47,32 @@ class PipelineRun:
         """
         self._run.failed |= state in _UNFINISHED
         self._run.tag(f"rlpipe.state.{address}", state)
-        name = f"time/{re.sub('[^a-z0-9_.]', '.', address.lower())}_s"
-        self._run.attempt(name, lambda: self._run.store.client.log_metric(self._run.id, name, seconds))
+        name = seconds_key(address)
+        self._run.attempt(name, lambda: self._store.client.log_metric(self._run.id, name, seconds))
         self._run.attempt(f"the run that made {address}", lambda: self._link(address))
 
     def _link(self, address: str) -> None:
         if lineage.lock_outputs(self._root, address):
-            made_by = maker(self._run.store, self._root, address)
+            made_by = maker(self._store, self._root, address)
             self._run.tag(f"{STAGE}.{address}", made_by.info.run_id if made_by else ELSEWHERE)
 
 
 @contextmanager
 def pipeline_run(root: Path, params: Params, name: str, tags: Mapping[str, str]) -> Iterator[PipelineRun]:
-    """The parent run of one pipeline run, with all parameters; `environ` is for its stages.
+    """The parent run of one pipeline run, with all parameters; `environ` is for its stages, which share its store.
 
     Args:
         tags: `prefect.flow_run_id` among them is handed on to the stages.
     Raises: TrackingError if the store does not open.
     """
-    with open_run(root, params, name, {"rlpipe.pipeline": name, **tags}, lineage.flattened(params.model_dump())) as run:
+    store = open_store(root, params)
+    writer = StoreWriter(store)
+    tags = {"rlpipe.pipeline": name, **tags}
+    logged = lineage.flattened(params.model_dump())
+    with open_run(writer, root, params, name, tags, logged) as run, shared(writer) as at:
         environ = {PARENT_VARIABLE: run.id}
+        if at is not None:
+            environ[STORE_VARIABLE] = at
         if FLOW_RUN in tags:
             environ[FLOW_RUN_VARIABLE] = tags[FLOW_RUN]
-        yield PipelineRun(run, root, environ)
+        yield PipelineRun(run, store, root, environ)

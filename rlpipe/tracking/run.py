@@ -11,9 +11,10 @@ from typing import Any, TypeVar
 
 from rlpipe import lineage
 from rlpipe.config import Params
-from rlpipe.tracking.process import HOST, PID, is_gone, own_tags
+from rlpipe.tracking.process import own_tags
 from rlpipe.tracking.source import commit_tags
-from rlpipe.tracking.store import Store, open_store, usable
+from rlpipe.tracking.store import Store, usable
+from rlpipe.tracking.writer import Writer
 
 _log = logging.getLogger(__name__)
 _Result = TypeVar("_Result")
@@ -23,14 +24,13 @@ FLOW_RUN = "prefect.flow_run_id"
 STAGE = "rlpipe.stage"
 OUTPUT_HASH = "rlpipe.output_hash"
 _ERROR_CHARACTERS = 2000
-_PARAMS_AT_ONCE = 100
 
 
 class Run:
     """An open run. Once it is open, a store that fails is warned of and never fails the work."""
 
-    def __init__(self, store: Store, run_id: str) -> None:
-        self.store = store
+    def __init__(self, writer: Writer, run_id: str) -> None:
+        self.writer = writer
         self.id = run_id
         self.failed = False
 
@@ -44,30 +44,27 @@ class Run:
 
     def tag(self, name: str, value: str) -> None:
         """Set a tag; `@`, which MLflow does not take in names, becomes a dot."""
-        self.attempt(f"tag {name}", lambda: self.store.client.set_tag(self.id, name.replace("@", "."), value))
+        self.attempt(f"tag {name}", lambda: self.writer.tag(self.id, name.replace("@", "."), value))
 
     def end(self, status: str) -> None:
         """Close the run as FINISHED, FAILED or KILLED."""
-        self.attempt(f"status {status}", lambda: self.store.client.set_terminated(self.id, status))
+        self.attempt(f"status {status}", lambda: self.writer.end(self.id, status))
 
 
 @contextmanager
 def open_run(
-    root: Path, params: Params, name: str, tags: Mapping[str, str], logged: Mapping[str, str]
+    writer: Writer, root: Path, params: Params, name: str, tags: Mapping[str, str], logged: Mapping[str, str]
 ) -> Iterator[Run]:
     """A run that is FINISHED, FAILED (its error as a tag) or KILLED when the block ends.
 
     Runs of this host whose process is gone are closed first.
 
-    Raises: TrackingError if the store does not open.
+    Raises: TrackingError if the store refuses the run.
     """
-    store = open_store(root, params)
     tags = {**own_tags(), **commit_tags(root), **tags}
     with usable(params):
-        _close_stale(store)
-        created = store.client.create_run(store.experiment_id, tags=tags, run_name=name)
-    run = Run(store, created.info.run_id)
-    run.attempt("params", lambda: _log_params(run, logged))
+        run = Run(writer, writer.create(name, tags))
+    run.attempt("params", lambda: writer.params(run.id, logged))
     try:
         yield run
     except BaseException as error:
@@ -99,23 +96,6 @@ def maker(store: Store, root: Path, address: str) -> Any | None:
         f"attributes.status = 'FINISHED' and tags.`{STAGE}` = '{address}' "
         f"and tags.`{OUTPUT_HASH}` = '{lineage.outputs_hash(outputs)}'",
     )
-
-
-def _close_stale(store: Store) -> None:
-    """A killed process cannot close its run: do it for those of this host."""
-    host = own_tags()[HOST]
-    filters = f"attributes.status = 'RUNNING' and tags.`{HOST}` = '{host}'"
-    for run in store.client.search_runs([store.experiment_id], filters):
-        if PID in run.data.tags and is_gone(run.data.tags):
-            store.client.set_terminated(run.info.run_id, "KILLED")
-
-
-def _log_params(run: Run, values: Mapping[str, str]) -> None:
-    from mlflow.entities import Param
-
-    params = [Param(key, value) for key, value in values.items()]
-    for start in range(0, len(params), _PARAMS_AT_ONCE):
-        run.store.client.log_batch(run.id, params=params[start : start + _PARAMS_AT_ONCE])
 
 
 def _error_line(error: BaseException) -> str:

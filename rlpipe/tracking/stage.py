@@ -6,6 +6,7 @@ import json
 import os
 import signal
 import threading
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -16,11 +17,14 @@ from rlpipe.config import Params
 from rlpipe.tracking import keys
 from rlpipe.tracking.run import FLOW_RUN, OUTPUT_HASH, PARENT, STAGE, Run, open_run
 from rlpipe.tracking.sender import Row, Sender
-from rlpipe.tracking.traces import log_trace
+from rlpipe.tracking.shared import SharedWriter
+from rlpipe.tracking.store import open_store
+from rlpipe.tracking.writer import StoreWriter, Writer
 from rlpipe.types import Metrics
 
 PARENT_VARIABLE = "RLPIPE_MLFLOW_PARENT"
 FLOW_RUN_VARIABLE = "RLPIPE_PREFECT_FLOW_RUN"
+STORE_VARIABLE = "RLPIPE_MLFLOW_SHARED"
 
 
 class Tracker(Protocol):
@@ -55,7 +59,8 @@ def stage_run(
 
     Args:
         address: the stage's name in DVC, such as `policy@grpo`.
-        environ: names the pipeline's run and the Prefect flow run, where there are any.
+        environ: names the pipeline's run, the Prefect flow run and where the pipeline shares its store, where there
+            are any.
     Raises: TrackingError if the store does not open; ConfigError if `dvc.yaml` has no such stage.
     """
     named = {PARENT: environ.get(PARENT_VARIABLE), FLOW_RUN: environ.get(FLOW_RUN_VARIABLE)}
@@ -65,13 +70,21 @@ def stage_run(
         **{tag: value for tag, value in named.items() if value},
     }
     logged = lineage.flattened(params.model_dump(), lineage.declared(root, address).params)
-    with _ends_by_interrupt(), open_run(root, params, address, tags, logged) as run:
+    with _ends_by_interrupt(), open_run(_writer(root, params, environ), root, params, address, tags, logged) as run:
         tracker = _RunTracker(run, root)
         try:
             yield tracker
         finally:
             tracker.flush()
         run.attempt("the outputs' hash", lambda: run.tag(OUTPUT_HASH, _output_hash(root, address)))
+
+
+def _writer(root: Path, params: Params, environ: Mapping[str, str]) -> Writer:
+    def own() -> Writer:
+        return StoreWriter(open_store(root, params))
+
+    at = environ.get(STORE_VARIABLE)
+    return own() if at is None else SharedWriter(at, own)
 
 
 def _output_hash(root: Path, address: str) -> str:
@@ -105,8 +118,10 @@ class _RunTracker:
     def trace(
         self, name: str, seconds: float, *, inputs: object, outputs: object, attributes: Mapping[str, object], ok: bool
     ) -> None:
+        now = time.time_ns()
+
         def log() -> None:
-            log_trace(self._run, name, seconds, inputs=inputs, outputs=outputs, attributes=attributes, ok=ok)
+            self._run.writer.trace(self._run.id, name, now, seconds, inputs, outputs, attributes, ok)
 
         self._run.attempt(f"trace {name}", log)
 
@@ -117,19 +132,12 @@ class _RunTracker:
             self._run.tag("rlpipe.metrics_lost", str(self._sender.lost))
 
     def _send(self, rows: Sequence[Row]) -> None:
-        from mlflow.entities import Metric
-
-        metrics = [
-            Metric(name, float(value), row.timestamp, row.step) for row in rows for name, value in row.values.items()
-        ]
-        self._run.store.client.log_batch(self._run.id, metrics=metrics)
+        measured = [(name, float(value), row.timestamp, row.step) for row in rows for name, value in row.values.items()]
+        self._run.writer.metrics(self._run.id, measured)
 
     def _log_dataset(self, name: str, path: Path) -> None:
-        from mlflow.entities import Dataset, DatasetInput
-
         source = json.dumps({"uri": path.relative_to(self._root).as_posix()})
-        dataset = Dataset(name=name, digest=lineage.digest(path), source_type="local", source=source)
-        self._run.store.client.log_inputs(self._run.id, datasets=[DatasetInput(dataset=dataset, tags=[])])
+        self._run.writer.dataset(self._run.id, name, lineage.digest(path), source)
 
 
 @contextmanager

@@ -55,6 +55,8 @@ def usable(params: Params) -> Iterator[None]:
     """Raises: TrackingError where the store fails inside the block."""
     try:
         yield
+    except TrackingError:
+        raise
     except Exception as error:  # mlflow lets its database's, its server's and its own errors through
         uri = params.tracking.uri
         raise TrackingError(

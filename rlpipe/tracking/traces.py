@@ -2,29 +2,28 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Mapping
 
-from rlpipe.tracking.run import Run
+from rlpipe.tracking.store import Store
 
 _NANOSECONDS = 1_000_000_000
 
 
 def log_trace(
-    run: Run,
+    store: Store,
+    run_id: str,
     name: str,
+    ended_ns: int,
     seconds: float,
-    *,
     inputs: object,
     outputs: object,
     attributes: Mapping[str, object],
     ok: bool,
 ) -> None:
-    """A trace of one span that ends now and began `seconds` ago."""
+    """A trace of one span that took `seconds` and ended at `ended_ns`, in ns since the epoch."""
     import mlflow
 
-    now = time.time_ns()
-    client = run.store.client
+    client = store.client
     # The exporter of spans knows the process's own address alone, whatever the client was made with.
     mlflow.set_tracking_uri(client.tracking_uri)
     span = client.start_trace(
@@ -32,8 +31,8 @@ def log_trace(
         span_type="LLM",
         inputs=inputs,
         attributes={key: str(value) for key, value in attributes.items()},
-        experiment_id=run.store.experiment_id,
-        start_time_ns=now - int(seconds * _NANOSECONDS),
-        run_id=run.id,
+        experiment_id=store.experiment_id,
+        start_time_ns=ended_ns - int(seconds * _NANOSECONDS),
+        run_id=run_id,
     )
-    client.end_trace(span.trace_id, outputs=outputs, status="OK" if ok else "ERROR", end_time_ns=now)
+    client.end_trace(span.trace_id, outputs=outputs, status="OK" if ok else "ERROR", end_time_ns=ended_ns)

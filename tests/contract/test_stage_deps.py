@@ -11,13 +11,15 @@ from rlpipe.stages.runner import STAGES
 
 ROOT = Path(__file__).resolve().parents[2]
 # What cannot change an output: records and errors have no behaviour, parameters arrive as values that DVC tracks,
-# trackers are contractually without influence, base and runner only hand things over, and the table of algorithms
-# does nothing but name them: a policy depends on its own algorithm's file alone.
+# trackers are contractually without influence, base and runner only hand things over, what transformers leaves alone
+# is what nothing here calls, and the table of algorithms does nothing but name them: a policy depends on its own
+# algorithm's file alone.
 EXEMPT = (
     "rlpipe/__init__.py",
     "rlpipe/types.py",
     "rlpipe/errors.py",
     "rlpipe/environment.py",
+    "rlpipe/huggingface.py",
     "rlpipe/config",
     "rlpipe/tracking",
     "rlpipe/stages/__init__.py",
