@@ -1,4 +1,4 @@
-"""Decoding steps of the common decoder in few, large operations, for float32 weights on a CPU.
+"""Decoding steps of the common decoder in few, large operations, for float32 weights on a CPU, autocast or not.
 
 Llama, Qwen2, Qwen3 and Mistral are one design: RMS norms before attention and before a gated SiLU, rotary positions.
 transformers runs a step of it in some sixty small operations a layer, which cost more than the arithmetic; here it is
@@ -35,9 +35,10 @@ _agreed: WeakKeyDictionary[nn.Module, bool] = WeakKeyDictionary()
 
 @dataclass(frozen=True)
 class _Layer:
-    """A layer's weights, the norms' folded into the maps behind them. N is the width of all queries, keys and values.
+    """A layer's weights; the maps in the type that they are multiplied in. N is the width of all queries, keys, values.
 
     Attributes:
+        before_H1, after_H1: the norms' before and after attention.
         qkv_NH, qkv_bias_N1: queries, keys and values in one map.
         head_norm: [heads + key heads, D] Qwen3's norms of queries and keys; None elsewhere.
         out_HN: of the attention.
@@ -45,6 +46,8 @@ class _Layer:
         down_HI: [H, I].
     """
 
+    before_H1: Tensor
+    after_H1: Tensor
     qkv_NH: Tensor
     qkv_bias_N1: Tensor | None
     head_norm: Tensor | None
@@ -66,9 +69,11 @@ class FusedSteps:
         self._heads, self._shared = config.num_attention_heads, config.num_key_value_heads
         self._width, self._eps = decoder.layers[0].self_attn.head_dim, config.rms_norm_eps
         self._eps_R = torch.tensor([config.rms_norm_eps])
-        self._embedding_VH, self._head_VH = inner.get_input_embeddings().weight, inner.get_output_embeddings().weight
+        self._dtype = torch.get_autocast_dtype("cpu") if torch.is_autocast_enabled("cpu") else torch.float32
+        self._embedding_VH = inner.get_input_embeddings().weight
+        self._head_VH = inner.get_output_embeddings().weight.to(self._dtype)
         self._norm_H1 = decoder.norm.weight.unsqueeze(1)
-        self._layers = [_layer(layer, self._heads, self._shared) for layer in decoder.layers]
+        self._layers = [_layer(layer, self._heads, self._shared, self._dtype) for layer in decoder.layers]
         cos_1LD, sin_1LD = decoder.rotary_emb(self._embedding_VH, torch.arange(longest).unsqueeze(0))
         # Of a pair (a, b) at columns d and d + D/2, a turns into a cos - b sin and b into b cos + a sin.
         half = self._width // 2
@@ -81,19 +86,20 @@ class FusedSteps:
         self._pool.enter(cache, prompts.length_P, source_N)
         return logits_PV
 
+    @torch.autocast("cpu", enabled=False)
     def step(self, token_R: Tensor, position_R: Tensor) -> Tensor:
         """See `Steps`."""
         states_HR = self._embedding_VH[token_R].t().contiguous()
         turn = self._cos_LD[position_R].unsqueeze(1), self._sin_LD[position_R].unsqueeze(1)
         hidden = self._pool.hidden()
         for number, layer in enumerate(self._layers):
-            query_RND, key_RND, value_RND = self._heads_of(layer, self._normed(states_HR), turn)
+            query_RND, key_RND, value_RND = self._heads_of(layer, self._normed(states_HR, layer.before_H1), turn)
             seen_RND = self._pool.attend(number, query_RND, key_RND, value_RND, hidden)
-            states_HR.addmm_(layer.out_HN, seen_RND.reshape(len(token_R), -1).t())
-            gate_IR, up_IR = (layer.gate_up_IH @ self._normed(states_HR)).chunk(2)
-            states_HR.addmm_(layer.down_HI, silu(gate_IR, inplace=True).mul_(up_IR))
+            _add(states_HR, layer.out_HN, seen_RND.reshape(len(token_R), -1).t())
+            gate_IR, up_IR = (layer.gate_up_IH @ self._normed(states_HR, layer.after_H1)).chunk(2)
+            _add(states_HR, layer.down_HI, silu(gate_IR, inplace=True).mul_(up_IR))
         self._pool.extended()
-        last_HR = self._normed(states_HR).mul_(self._norm_H1)
+        last_HR = self._normed(states_HR, self._norm_H1)
         if len(token_R) in _HEAD_BY_ROWS:
             return (self._head_VH @ last_HR).t().contiguous()
         return linear(last_HR.t(), self._head_VH)
@@ -102,9 +108,10 @@ class FusedSteps:
         """See `Steps`."""
         self._pool.keep(torch.tensor(rows, dtype=torch.long))
 
-    def _normed(self, states_HR: Tensor) -> Tensor:
+    def _normed(self, states_HR: Tensor, weight_H1: Tensor) -> Tensor:
         length_R = torch.linalg.vector_norm(states_HR, dim=0)
-        return states_HR * torch.addcmul(self._eps_R, length_R, length_R, value=1 / len(states_HR)).rsqrt_()
+        scale_R = torch.addcmul(self._eps_R, length_R, length_R, value=1 / len(states_HR)).rsqrt_()
+        return (states_HR * scale_R).mul_(weight_H1).to(self._dtype)
 
     def _heads_of(self, layer: _Layer, states_HR: Tensor, turn: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor, Tensor]:
         """[R, heads, D] queries, and [R, key heads, D] keys and values, the former two turned to their positions."""
@@ -113,6 +120,7 @@ class FusedSteps:
         all_RND = flat_NR.t().contiguous().unflatten(1, (-1, self._width))
         turned_RND, value_RND = all_RND.split([self._heads + self._shared, self._shared], 1)
         if layer.head_norm is not None:
+            turned_RND = turned_RND.float()
             scale_RN1 = (turned_RND.square().mean(-1, keepdim=True) + self._eps).rsqrt_()
             turned_RND = turned_RND * scale_RN1 * layer.head_norm
         cos_R1D, sin_R1D = turn
@@ -124,7 +132,7 @@ class FusedSteps:
 def fuses(model: nn.Module, longest: int) -> bool:
     """Whether `FusedSteps` steps as `model` does, for samples of `longest` tokens; tried out, not believed."""
     inner = _inner(model)
-    if torch.is_autocast_enabled("cpu") or not _looks_known(inner, longest):
+    if not _looks_known(inner, longest):
         return False
     if inner not in _agreed:
         _agreed[inner] = _agrees(inner)
@@ -156,6 +164,7 @@ def _plain(layer: Any) -> bool:
 
 
 @torch.no_grad()
+@torch.autocast("cpu", enabled=False)
 def _agrees(inner: Any) -> bool:
     """Whether two samples behind one prompt and one behind another get the logits that the model gives each alone."""
     prompts, source_N = padded([(0, 1, 1), (1,)], torch.device("cpu")), torch.tensor([0, 1, 0])
@@ -169,28 +178,37 @@ def _agrees(inner: Any) -> bool:
     return (fused_RV - whole_RV).abs().max().item() <= _TOLERANCE * whole_RV.abs().max().item()
 
 
-def _layer(layer: Any, heads: int, shared: int) -> _Layer:
+def _layer(layer: Any, heads: int, shared: int, dtype: torch.dtype) -> _Layer:
     attention, mlp = layer.self_attn, layer.mlp
-    before, after = layer.input_layernorm.weight, layer.post_attention_layernorm.weight
     maps = (attention.q_proj, attention.k_proj, attention.v_proj)
     head_norm = None
     if hasattr(attention, "q_norm"):
         of_query, of_key = attention.q_norm.weight, attention.k_norm.weight
         head_norm = torch.cat([of_query.expand(heads, -1), of_key.expand(shared, -1)])
     return _Layer(
-        torch.cat([_weight(linear) for linear in maps]).mul_(before),
-        None if maps[0].bias is None else torch.cat([linear.bias for linear in maps]).unsqueeze(1),
+        layer.input_layernorm.weight.unsqueeze(1),
+        layer.post_attention_layernorm.weight.unsqueeze(1),
+        torch.cat([_weight(linear, dtype) for linear in maps]),
+        None if maps[0].bias is None else torch.cat([linear.bias for linear in maps]).unsqueeze(1).to(dtype),
         head_norm,
-        _weight(attention.o_proj),
-        torch.cat([_weight(mlp.gate_proj), _weight(mlp.up_proj)]).mul_(after),
-        _weight(mlp.down_proj),
+        _weight(attention.o_proj, dtype),
+        torch.cat([_weight(mlp.gate_proj, dtype), _weight(mlp.up_proj, dtype)]),
+        _weight(mlp.down_proj, dtype),
     )
 
 
-def _weight(linear: Any) -> Tensor:
+def _weight(linear: Any, dtype: torch.dtype) -> Tensor:
     """A map's weight with what its LoRA adapter adds."""
     weight: Tensor = linear.weight
     if hasattr(linear, "get_delta_weight") and not (linear.merged or linear.disable_adapters):
         for name in linear.active_adapters:
             weight = weight + linear.get_delta_weight(name)
-    return weight
+    return weight.to(dtype)
+
+
+def _add(states_HR: Tensor, weight: Tensor, inputs: Tensor) -> None:
+    """states += weight inputs, the product in the weight's type."""
+    if weight.dtype == states_HR.dtype:
+        states_HR.addmm_(weight, inputs)
+    else:
+        states_HR.add_(weight @ inputs.to(weight.dtype))

@@ -281,8 +281,9 @@ class WholePool:
 
 
 def attention(query: Tensor, key: Tensor, value: Tensor, hidden: Tensor | None) -> tuple[Tensor, Tensor]:
-    """[B, K, Q, D] what queries attend to, and [B, K, Q] the log-sum-exps of their scores."""
-    seen, weight = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu(query, key, value, attn_mask=hidden)
+    """[B, K, Q, D] what queries attend to, in the keys' type; [B, K, Q] float32, the log-sum-exps of their scores."""
+    flash = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu
+    seen, weight = flash(query.to(key.dtype), key, value, attn_mask=hidden)
     return seen, weight
 
 

@@ -32,18 +32,14 @@ class SharedPool:
         """N samples more, behind their prompts, which are padded on the left."""
         if self._own is None:
             self._own = Slots(cache, self.slots, self._columns.count)
-        new = [contents(layer) for layer in cache.layers]
-        width = new[0][0].shape[2]
+            self._prompts = [(keys[:0, :, :0], values[:0, :, :0]) for keys, values in self._own.layers]
+        known, width = len(self._padding_PL), cache.get_seq_length()
         padding_PL = torch.arange(width) < (width - length_P).unsqueeze(1)
-        known = len(self._padding_PL)
-        if known:
-            self._padding_PL = _stacked(self._padding_PL, padding_PL, 1, fill=True)
-            self._prompts = [
-                (_stacked(keys, new_keys, 2), _stacked(values, new_values, 2))
-                for (keys, values), (new_keys, new_values) in zip(self._prompts, new, strict=True)
-            ]
-        else:
-            self._padding_PL, self._prompts = padding_PL, new
+        self._padding_PL = _stacked(self._padding_PL, padding_PL, 1, fill=True)
+        self._prompts = [
+            (_stacked(keys, new_keys, 2), _stacked(values, new_values, 2))
+            for (keys, values), (new_keys, new_values) in zip(self._prompts, map(contents, cache.layers), strict=True)
+        ]
         self._prompt_R = torch.cat([self._prompt_R, known + source_N])
         self._columns.enter(torch.zeros_like(source_N))
         self._place()
@@ -83,7 +79,7 @@ class SharedPool:
         own_RKgD, own_weight_RKg = attention(query_RKgD, keys, values, hidden[1])
         together_PKQD = self._by_prompt(query_RKgD)
         prompt_PKQD, weight_PKQ = attention(together_PKQD, *self._prompts[layer], hidden[0])
-        share_RKg1 = (own_weight_RKg - self._by_sample(weight_PKQ)).sigmoid_().unsqueeze(-1)
+        share_RKg1 = (own_weight_RKg - self._by_sample(weight_PKQ)).sigmoid_().unsqueeze(-1).to(own_RKgD.dtype)
         return self._by_sample(prompt_PKQD).lerp(own_RKgD, share_RKg1)
 
     def _place(self) -> None:
@@ -108,7 +104,7 @@ class SharedPool:
 
 
 def _stacked(old: Tensor, new: Tensor, axis: int, *, fill: bool = False) -> Tensor:
-    """The rows of both, filled up on the left of `axis` to the longer."""
+    """The rows of both in the type of the first, filled up on the left of `axis` to the longer."""
     width = max(old.shape[axis], new.shape[axis])
 
     def widened(side: Tensor) -> Tensor:
@@ -116,4 +112,4 @@ def _stacked(old: Tensor, new: Tensor, axis: int, *, fill: bool = False) -> Tens
         shape = [*side.shape[:axis], missing, *side.shape[axis + 1 :]]
         return torch.cat([side.new_full(shape, fill), side], axis) if missing else side
 
-    return torch.cat([widened(old), widened(new)])
+    return torch.cat([widened(old), widened(new.to(old.dtype))])

@@ -183,7 +183,9 @@ def _log_probs(model, requests, completions):
     return torch.tensor(found)
 
 
-def test_in_bfloat16_the_sampler_agrees_with_a_plain_forward():
+@pytest.mark.parametrize("sharing", [1, 100])
+def test_in_bfloat16_the_sampler_agrees_with_a_plain_forward(sharing, monkeypatch):
+    monkeypatch.setattr(engines, "_WORTH_SHARING", sharing)
     # Three significant digits in every layer: log-probs of some nats agree to some hundredths.
     whole = _model(Qwen2ForCausalLM, Qwen2Config)
     half = _model(Qwen2ForCausalLM, Qwen2Config).bfloat16()

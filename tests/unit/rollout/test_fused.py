@@ -1,7 +1,6 @@
 """Steps in few operations are taken where they are the model's own, and nowhere else."""
 
 import pytest
-import torch
 from transformers import Gemma2Config, Gemma2ForCausalLM, LlamaConfig, LlamaForCausalLM
 
 from rlpipe.config.schema import Adapter
@@ -51,8 +50,3 @@ def test_a_plain_model_is_fused_under_an_adapter_too():
 @pytest.mark.parametrize("name", NOT_FUSED)
 def test_what_is_not_the_same_steps_by_itself(name):
     assert not fuses(NOT_FUSED[name](), 30)
-
-
-def test_nor_within_autocast():
-    with torch.autocast("cpu", torch.bfloat16):
-        assert not fuses(_llama(), 30)
