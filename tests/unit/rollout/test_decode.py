@@ -189,11 +189,11 @@ def test_in_bfloat16_the_sampler_agrees_with_a_plain_forward(sharing, monkeypatc
     # Three significant digits in every layer: log-probs of some nats agree to some hundredths.
     whole = _model(Qwen2ForCausalLM, Qwen2Config)
     half = _model(Qwen2ForCausalLM, Qwen2Config).bfloat16()
-    engines = {
+    drawing = {
         "autocast": (whole, _engine(whole, 4, precision=lambda: precision(CPU, "bfloat16"))),
         "weights": (half, _engine(half, 4)),
     }
-    for name, (model, engine) in engines.items():
+    for name, (model, engine) in drawing.items():
         completions = engine.generate(REQUESTS, SAMPLING)
         with torch.no_grad(), precision(CPU, "bfloat16" if name == "autocast" else "float32"):
             trained = _log_probs(model, REQUESTS, completions)
