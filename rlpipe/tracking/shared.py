@@ -16,6 +16,7 @@ from multiprocessing.connection import Client, Connection
 from typing import Any
 
 from rlpipe.errors import TrackingError
+from rlpipe.tracking.traces import Call
 from rlpipe.tracking.writer import Measured, Writer
 
 _log = logging.getLogger(__name__)
@@ -49,18 +50,8 @@ class SharedWriter:
     def dataset(self, run_id: str, name: str, digest: str, source: str) -> None:
         self._call("dataset", run_id, name, digest, source)
 
-    def trace(
-        self,
-        run_id: str,
-        name: str,
-        ended_ns: int,
-        seconds: float,
-        inputs: object,
-        outputs: object,
-        attributes: Mapping[str, object],
-        ok: bool,
-    ) -> None:
-        self._call("trace", run_id, name, ended_ns, seconds, inputs, outputs, dict(attributes), ok)
+    def trace(self, run_id: str, call: Call) -> None:
+        self._call("trace", run_id, call)
 
     def end(self, run_id: str, status: str) -> None:
         self._call("end", run_id, status)

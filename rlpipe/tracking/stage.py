@@ -19,6 +19,7 @@ from rlpipe.tracking.run import FLOW_RUN, OUTPUT_HASH, PARENT, STAGE, Run, open_
 from rlpipe.tracking.sender import Row, Sender
 from rlpipe.tracking.shared import SharedWriter
 from rlpipe.tracking.store import open_store
+from rlpipe.tracking.traces import Call
 from rlpipe.tracking.writer import StoreWriter, Writer
 from rlpipe.types import Metrics
 
@@ -118,12 +119,8 @@ class _RunTracker:
     def trace(
         self, name: str, seconds: float, *, inputs: object, outputs: object, attributes: Mapping[str, object], ok: bool
     ) -> None:
-        now = time.time_ns()
-
-        def log() -> None:
-            self._run.writer.trace(self._run.id, name, now, seconds, inputs, outputs, attributes, ok)
-
-        self._run.attempt(f"trace {name}", log)
+        call = Call(name, time.time_ns(), seconds, inputs, outputs, dict(attributes), ok)
+        self._run.attempt(f"trace {name}", lambda: self._run.writer.trace(self._run.id, call))
 
     def flush(self) -> None:
         """Send what is queued; where the store refused rows, say on the run how many."""

@@ -3,36 +3,46 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 
 from rlpipe.tracking.store import Store
 
 _NANOSECONDS = 1_000_000_000
 
 
-def log_trace(
-    store: Store,
-    run_id: str,
-    name: str,
-    ended_ns: int,
-    seconds: float,
-    inputs: object,
-    outputs: object,
-    attributes: Mapping[str, object],
-    ok: bool,
-) -> None:
-    """A trace of one span that took `seconds` and ended at `ended_ns`, in ns since the epoch."""
+@dataclass(frozen=True)
+class Call:
+    """A call of a model.
+
+    Attributes:
+        ended_ns: when it ended, in ns since the epoch.
+        ok: whether it was answered.
+    """
+
+    name: str
+    ended_ns: int
+    seconds: float
+    inputs: object
+    outputs: object
+    attributes: Mapping[str, object]
+    ok: bool
+
+
+def log_trace(store: Store, run_id: str, call: Call) -> None:
+    """A trace of one span."""
     import mlflow
 
     client = store.client
     # The exporter of spans knows the process's own address alone, whatever the client was made with.
     mlflow.set_tracking_uri(client.tracking_uri)
     span = client.start_trace(
-        name,
+        call.name,
         span_type="LLM",
-        inputs=inputs,
-        attributes={key: str(value) for key, value in attributes.items()},
+        inputs=call.inputs,
+        attributes={key: str(value) for key, value in call.attributes.items()},
         experiment_id=store.experiment_id,
-        start_time_ns=ended_ns - int(seconds * _NANOSECONDS),
+        start_time_ns=call.ended_ns - int(call.seconds * _NANOSECONDS),
         run_id=run_id,
     )
-    client.end_trace(span.trace_id, outputs=outputs, status="OK" if ok else "ERROR", end_time_ns=ended_ns)
+    status = "OK" if call.ok else "ERROR"
+    client.end_trace(span.trace_id, outputs=call.outputs, status=status, end_time_ns=call.ended_ns)

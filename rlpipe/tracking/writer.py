@@ -7,7 +7,7 @@ from typing import Protocol
 
 from rlpipe.tracking.process import HOST, PID, is_gone
 from rlpipe.tracking.store import Store
-from rlpipe.tracking.traces import log_trace
+from rlpipe.tracking.traces import Call, log_trace
 
 _PARAMS_AT_ONCE = 100
 
@@ -38,18 +38,8 @@ class Writer(Protocol):
         """Log a local dataset as an input; `source` is JSON."""
         ...
 
-    def trace(
-        self,
-        run_id: str,
-        name: str,
-        ended_ns: int,
-        seconds: float,
-        inputs: object,
-        outputs: object,
-        attributes: Mapping[str, object],
-        ok: bool,
-    ) -> None:
-        """Log a call of a model as a trace of one span that took `seconds` and ended at `ended_ns` of the epoch."""
+    def trace(self, run_id: str, call: Call) -> None:
+        """Log a call of a model as a trace of one span."""
         ...
 
     def end(self, run_id: str, status: str) -> None:
@@ -90,18 +80,8 @@ class StoreWriter:
         dataset = Dataset(name=name, digest=digest, source_type="local", source=source)
         self._client.log_inputs(run_id, datasets=[DatasetInput(dataset=dataset, tags=[])])
 
-    def trace(
-        self,
-        run_id: str,
-        name: str,
-        ended_ns: int,
-        seconds: float,
-        inputs: object,
-        outputs: object,
-        attributes: Mapping[str, object],
-        ok: bool,
-    ) -> None:
-        log_trace(self._store, run_id, name, ended_ns, seconds, inputs, outputs, attributes, ok)
+    def trace(self, run_id: str, call: Call) -> None:
+        log_trace(self._store, run_id, call)
 
     def end(self, run_id: str, status: str) -> None:
         self._client.set_terminated(run_id, status)
