@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Mapping
 from typing import Any
 from weakref import WeakKeyDictionary
 
@@ -13,9 +14,12 @@ from transformers import AttentionInterface
 from transformers.cache_utils import DynamicCache, DynamicLayer
 
 from rlpipe.errors import ModelError
+from rlpipe.models.attention import attention_as
 from rlpipe.models.decoder import as_in_evaluation
+from rlpipe.models.narrow import narrow, widen
 from rlpipe.models.packing import Bucket, Packing, pack
-from rlpipe.models.recompute import attention_as, recomputing
+from rlpipe.models.recompute import recomputing
+from rlpipe.ops.rows import fetched
 from rlpipe.types import PaddedBatch
 
 _log = logging.getLogger(__name__)
@@ -25,12 +29,14 @@ _NAME = "rlpipe_packed"
 _HARMLESS = frozenset({"position_ids", "use_cache", "is_causal", "output_attentions", "output_hidden_states"})
 # How far apart (in units of the largest hidden state) the two ways to read may be: rounding of the type, and some more.
 _TOLERANCE = {torch.float64: 1e-6, torch.float32: 1e-3, torch.bfloat16: 5e-2, torch.float16: 2e-2}
+# The same for the same way with fewer rows: rounding alone.
+_ROUNDING = {torch.float64: 1e-12, torch.float32: 1e-5, torch.bfloat16: 3e-2, torch.float16: 4e-3}
 # What a model's class does with packed rows does not change while it lives: looked at once.
 _packs: WeakKeyDictionary[nn.Module, bool] = WeakKeyDictionary()
 
 
 def packed_states(decoder: nn.Module, packing: Packing) -> Tensor:
-    """[N, H] the decoder's last hidden state at each real token. `packs(decoder)` says whether it can."""
+    """[M, H] the decoder's last hidden state at each token that is read. `packs(decoder)` says whether it can."""
     with attention_as(decoder.config, _NAME), recomputing(decoder):
         output = decoder(
             input_ids=packing.ids_N.unsqueeze(0),
@@ -40,8 +46,9 @@ def packed_states(decoder: nn.Module, packing: Packing) -> Tensor:
             use_cache=False,
             packing=packing,
         )
-    states_NH: Tensor = output.last_hidden_state[0]
-    return states_NH
+    states: Tensor = output.last_hidden_state[0]
+    # A narrow decoder has made no others.
+    return states if len(states) == len(packing.read_M) else fetched(states, packing.read_M)
 
 
 def packs(decoder: nn.Module) -> bool:
@@ -52,6 +59,8 @@ def packs(decoder: nn.Module) -> bool:
     """
     if decoder not in _packs:
         _packs[decoder] = _attends_to_all(decoder) and _agrees(decoder)
+        if _packs[decoder]:
+            _narrow_if_same(decoder)
         if not _packs[decoder]:
             _log.warning("%s cannot read packed rows: batches are padded, prompts repeated.", type(decoder).__name__)
     return _packs[decoder]
@@ -114,17 +123,23 @@ def _of_bucket(
     options: dict[str, Any] = {"scale": scale, "dropout_p": dropout, "enable_gqa": copies > 1}
     query, key, value = (_columns(side, bucket) for side in (query_MHD, key_MHD, value_MHD))
     trunk = bucket.trunk
-    seen = scaled_dot_product_attention(
-        query[:, :, :trunk], key[:, :, :trunk], value[:, :, :trunk], is_causal=True, **options
-    )
-    if bucket.seen_KRL is not None:
+    if bucket.seen_KRL is None:
+        seen = scaled_dot_product_attention(query, key, value, is_causal=True, **options)
+    else:
         hidden_KRL = torch.zeros(1, dtype=query.dtype, device=query.device).masked_fill(~bucket.seen_KRL, -torch.inf)
-        branches = scaled_dot_product_attention(
-            query[:, :, trunk:], key, value, attn_mask=hidden_KRL.unsqueeze(1), **options
+        # On the way back the parts of a split are put side by side, where two slices would be filled up and added.
+        of_trunk, of_branches = query.split([trunk, bucket.shape[1] - trunk], dim=2)
+        seen = torch.cat(
+            [
+                scaled_dot_product_attention(
+                    of_trunk, key[:, :, :trunk], value[:, :, :trunk], is_causal=True, **options
+                ),
+                scaled_dot_product_attention(of_branches, key, value, attn_mask=hidden_KRL.unsqueeze(1), **options),
+            ],
+            dim=2,
         )
-        seen = torch.cat([seen, branches], dim=2)
     rows = seen.transpose(1, 2).flatten(0, 1)
-    return rows if bucket.home_M is None else _Fetched.apply(rows, bucket.home_M)
+    return rows if bucket.home_M is None else fetched(rows, bucket.home_M)
 
 
 def _columns(side_MHD: Tensor, bucket: Bucket) -> Tensor:
@@ -133,21 +148,6 @@ def _columns(side_MHD: Tensor, bucket: Bucket) -> Tensor:
         rows = side_MHD.new_zeros((bucket.shape[0] * bucket.shape[1], *side_MHD.shape[1:]))
         side_MHD = rows.index_copy(0, bucket.home_M, side_MHD)
     return side_MHD.unflatten(0, bucket.shape).transpose(1, 2)
-
-
-class _Fetched(torch.autograd.Function):
-    """`rows.index_select(0, home_M)` for places that are all different: the way back is to copy, not to add."""
-
-    @staticmethod
-    def forward(ctx: Any, rows: Tensor, home_M: Tensor) -> Tensor:
-        ctx.rows = len(rows)
-        ctx.save_for_backward(home_M)
-        return rows.index_select(0, home_M)
-
-    @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
-        (home_M,) = ctx.saved_tensors
-        return grad.new_zeros((ctx.rows, *grad.shape[1:])).index_copy(0, home_M, grad), None
 
 
 def _attends_to_all(decoder: nn.Module) -> bool:
@@ -160,17 +160,41 @@ def _attends_to_all(decoder: nn.Module) -> bool:
 @torch.no_grad()
 def _agrees(decoder: nn.Module) -> bool:
     """Whether two responses to one prompt, and one to another, have the hidden states that they have when padded."""
-    device = next(decoder.parameters()).device
-    ids_BL = torch.tensor([[1, 0, 1, 0], [1, 0, 0, 1], [0, 1, 1, 0]], device=device)
-    real_BL = torch.ones_like(ids_BL, dtype=torch.bool)
-    batch = PaddedBatch(ids_BL, real_BL, torch.arange(4, device=device).expand(3, 4), ids_BL[:, 2:], real_BL[:, 2:])
+    batch = _three_rows(next(decoder.parameters()).device)
     packing = pack(batch)
-    with as_in_evaluation(decoder), torch.autocast(device.type, enabled=False):
+    with as_in_evaluation(decoder), torch.autocast(batch.ids_BL.device.type, enabled=False):
         padded_BLH = padded_states(decoder, batch)
         try:
-            packed_NH = packed_states(decoder, packing)
+            packed_MH = packed_states(decoder, packing)
         except Exception as error:  # whatever a model raises that is not made for it
             _log.info("%s: %s", type(decoder).__name__, error)
             return False
-    gap = (padded_BLH[:, 1:] - packed_NH[packing.at_BS]).abs().max().item()
-    return gap <= _TOLERANCE[padded_BLH.dtype] * padded_BLH.abs().max().item()
+    return _near(packed_MH[packing.at_BS], padded_BLH[:, 1:], _TOLERANCE)
+
+
+@torch.no_grad()
+def _narrow_if_same(decoder: nn.Module) -> None:
+    """`narrow` a decoder for good, where that changes no hidden state by more than rounding."""
+    packing = pack(_three_rows(next(decoder.parameters()).device))
+    with as_in_evaluation(decoder), torch.autocast(packing.ids_N.device.type, enabled=False):
+        wide_MH = packed_states(decoder, packing)
+        if not narrow(decoder):
+            return
+        try:
+            same = _near(packed_states(decoder, packing), wide_MH, _ROUNDING)
+        except Exception as error:  # whatever a layer raises that is put together in another way
+            _log.info("%s: %s", type(decoder).__name__, error)
+            same = False
+    if not same:
+        widen(decoder)
+
+
+def _three_rows(device: torch.device) -> PaddedBatch:
+    ids_BL = torch.tensor([[1, 0, 1, 0], [1, 0, 0, 1], [0, 1, 1, 0]], device=device)
+    real_BL = torch.ones_like(ids_BL, dtype=torch.bool)
+    return PaddedBatch(ids_BL, real_BL, torch.arange(4, device=device).expand(3, 4), ids_BL[:, 2:], real_BL[:, 2:])
+
+
+def _near(states: Tensor, expected: Tensor, tolerance: Mapping[torch.dtype, float]) -> bool:
+    gap = (states - expected).abs().max().item()
+    return gap <= tolerance[expected.dtype] * expected.abs().max().item()

@@ -50,13 +50,15 @@ class Packing:
     Attributes:
         ids_N, position_N: [N] int64.
         buckets: in the order of the row.
-        at_BS: [B, T + 1] int64: where in the row the token before each response token of the padded batch stands, and
-            after the last one that one itself; 0 beyond.
+        read_M: [M] int64, ascending: where in the row the tokens stand whose states are read.
+        at_BS: [B, T + 1] int64: which of these is the token before each response token of the padded batch, and after
+            the last one that one itself; 0 beyond.
     """
 
     ids_N: Tensor
     position_N: Tensor
     buckets: tuple[Bucket, ...]
+    read_M: Tensor
     at_BS: Tensor
 
 
@@ -92,13 +94,16 @@ def pack(batch: PaddedBatch) -> Packing:
             before[row] = [start + length - 1, *range(len(ids), len(ids) + len(response))]
             ids += response
             position += range(length, length + len(response))
+    read = sorted({place for at in before for place in at})
+    number = {place: i for i, place in enumerate(read)}
     width = batch.response_ids_BT.shape[1] + 1
     device = batch.ids_BL.device
-    at_BS = torch.tensor([at + [0] * (width - len(at)) for at in before], device=device)
+    at_BS = torch.tensor([[number[place] for place in at] + [0] * (width - len(at)) for at in before], device=device)
     return Packing(
         torch.tensor(ids, device=device),
         torch.tensor(position, device=device),
         tuple(_bucket(trees, device) for trees in buckets),
+        torch.tensor(read, device=device),
         at_BS,
     )
 

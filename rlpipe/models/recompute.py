@@ -16,6 +16,7 @@ from torch.utils.checkpoint import checkpoint
 from transformers.modeling_layers import GradientCheckpointingLayer
 
 from rlpipe.errors import ModelError
+from rlpipe.models.attention import attention_as
 
 
 def recompute(model: nn.Module) -> None:
@@ -46,17 +47,6 @@ def recomputing(decoder: nn.Module) -> Iterator[None]:
     finally:
         for layer in idle:
             layer.training = False
-
-
-@contextmanager
-def attention_as(config: Any, name: str) -> Iterator[None]:
-    """Within, the layers that hold `config` use the attention of this name."""
-    own = config._attn_implementation
-    config._attn_implementation = name
-    try:
-        yield
-    finally:
-        config._attn_implementation = own
 
 
 def _again(config: Any, layer: Callable[..., Any], *inputs: Any) -> Any:

@@ -15,55 +15,13 @@ from transformers import PreTrainedConfig
 from transformers.cache_utils import Cache, DynamicCache, DynamicLayer, DynamicSlidingWindowLayer
 
 
-class Pool(Protocol):
-    """Keys and values of at most `slots` samples.
+class Holding(Protocol):
+    """Keys and values of at most `slots` samples."""
 
-    Attributes:
-        cache: what the model reads and extends.
-        slots: how many samples fit at once.
-        joinable: whether samples may enter while others are in flight.
-    """
-
-    cache: Cache
     slots: int
-    joinable: bool
 
     def enter(self, prompts: DynamicCache, length_P: Tensor, source_N: Tensor) -> None:
         """N samples more, sample n behind prompt `source_N[n]`; prompts have `length_P` tokens, padded on the left."""
-        ...
-
-    def seen(self) -> Tensor:
-        """[R, columns] bool: what the next token of each sample sees, its own column included."""
-        ...
-
-    def extended(self) -> None:
-        """The model has written a column more."""
-        ...
-
-    def keep(self, row_R: Tensor) -> None:
-        """Only these samples, in this order. A row is never kept behind its old place."""
-        ...
-
-
-# What queries do not see, to be added to their scores, for each kind of keys; None where they see all.
-Hidden = tuple[Tensor | None, ...]
-
-
-class Attending(Protocol):
-    """Keys and values of samples whose attention is ours, not the model's: R samples, K heads of keys and values."""
-
-    slots: int
-
-    def enter(self, prompts: DynamicCache, length_P: Tensor, source_N: Tensor) -> None:
-        """See `Pool`."""
-        ...
-
-    def hidden(self) -> Hidden:
-        """What the samples' next tokens do not see: the same in all layers."""
-        ...
-
-    def attend(self, layer: int, query_RND: Tensor, key_RKD: Tensor, value_RKD: Tensor, hidden: Hidden) -> Tensor:
-        """[R, heads, D] what each sample's next token attends to, its own key and value written down."""
         ...
 
     def extended(self) -> None:
@@ -71,7 +29,39 @@ class Attending(Protocol):
         ...
 
     def keep(self, row_R: Tensor) -> None:
-        """See `Pool`."""
+        """Only these samples, in this order. A row is never kept behind its old place."""
+        ...
+
+
+class Pool(Holding, Protocol):
+    """A holding of samples whose attention is the model's.
+
+    Attributes:
+        cache: what the model reads and extends.
+        joinable: whether samples may enter while others are in flight.
+    """
+
+    cache: Cache
+    joinable: bool
+
+    def seen(self) -> Tensor:
+        """[R, columns] bool: what the next token of each sample sees, its own column included."""
+        ...
+
+
+# What queries do not see, to be added to their scores, for each kind of keys; None where they see all.
+Hidden = tuple[Tensor | None, ...]
+
+
+class Attending(Holding, Protocol):
+    """A holding of samples whose attention is ours, not the model's: R samples, K heads of keys and values."""
+
+    def hidden(self) -> Hidden:
+        """What the samples' next tokens do not see: the same in all layers."""
+        ...
+
+    def attend(self, layer: int, query_RND: Tensor, key_RKD: Tensor, value_RKD: Tensor, hidden: Hidden) -> Tensor:
+        """[R, heads, D] what each sample's next token attends to, its own key and value written down."""
         ...
 
 

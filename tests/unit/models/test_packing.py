@@ -17,11 +17,18 @@ def test_every_prompt_stands_once_and_its_responses_go_on_where_it_ends():
 
 
 def test_it_is_known_where_the_token_before_each_response_token_stands():
-    at_BS = pack(collate(EXAMPLES, 0)).at_BS
-    assert at_BS[0].tolist() == [3, 4, 5, 6, 7]  # the prompt's last token, then the response's own
-    assert at_BS[2].tolist() == [3, 8, 9, 10, 0]  # a sibling starts at the same token; 0 beyond its end
-    assert at_BS[1].tolist() == [11, 12, 13, 0, 0]
-    assert at_BS[3].tolist() == [18, 19, 20, 0, 0]
+    packing = pack(collate(EXAMPLES, 0))
+    stands = [packing.read_M[at].tolist() for at in packing.at_BS]
+    assert stands[0] == [3, 4, 5, 6, 7]  # the prompt's last token, then the response's own
+    assert stands[2][:4] == [3, 8, 9, 10]  # a sibling starts at the same token
+    assert stands[1][:3] == [11, 12, 13]
+    assert stands[3][:3] == [18, 19, 20]
+    assert packing.at_BS[1].tolist()[3:] == [0, 0]  # beyond its end
+
+
+def test_of_a_prompt_only_the_last_token_is_read():
+    read = pack(collate(EXAMPLES, 0)).read_M
+    assert read.tolist() == [number for number in range(21) if number not in (0, 1, 2, 17)]
 
 
 def test_a_branch_sees_its_prompt_and_itself():
