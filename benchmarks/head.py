@@ -16,6 +16,7 @@ from benchmarks.pairs import clock, from_here, peak_memory, record, timed
 from benchmarks.shapes import arguments
 from rlpipe.ops.head import Head, token_stats
 
+NAME = "log-prob and entropy, 512 x 512 x 16384, a quarter real"
 POSITIONS, HIDDEN, VOCABULARY, REAL = 512, 512, 16_384, 128
 
 
@@ -71,10 +72,9 @@ def main() -> None:
         gap = ((mine - theirs).abs().max() / theirs.abs().max()).item()
         assert gap < 1e-5, f"{name}: the two sides differ by {gap:.1e} of the largest"
         print(f"{name}: both the same within {gap:.1e} of the largest")
-    name = "log-prob and entropy, 512 x 512 x 16384, a quarter real"
     record(
-        timed(name, lambda: clock(lambda: ours(inputs)), lambda: clock(lambda: peer(inputs)), given.pairs),
-        peak_memory(f"{name}, memory", ours_once, peer_once),
+        timed(NAME, lambda: clock(lambda: ours(inputs)), lambda: clock(lambda: peer(inputs)), given.pairs),
+        peak_memory(f"{NAME}, memory", ours_once, peer_once),
     )
 
 

@@ -1,28 +1,30 @@
-"""How near a GRPO step of group shapes comes to what this machine could do: phase by phase, seconds over a lower bound.
+"""How near steps come to what this machine could do: seconds over a lower bound.
 
-    python -m benchmarks.limits [--threads 2]
+    python -m benchmarks.limits [grpo] [dpo] [reward_model] [sft] [head]
 
 The bound counts the products with the model's weights alone, at the speed of the machine's own square float32 product:
-no attention, no norms, no softmax. A decoding step has also to read all weights once, at the speed at which a product
-with a single column reads them.
+no attention, no norms, no softmax, no optimizer. Every different prompt is read once, and of a prompt the last layer's
+keys and values are all that is made. A decoding step has also to read all weights once, at the speed at which a product
+with a single column reads them. What the peer took (results.json) over the bound is the most that any program could
+gain over it here.
 """
 
 from __future__ import annotations
 
+import json
 import statistics
 import tempfile
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import nn
 
-from benchmarks import ours
-from benchmarks.grpo import shapes_of
-from benchmarks.pairs import clock
+from benchmarks import dpo, grpo, head, ours, reward_model, sft, shapes
+from benchmarks.pairs import RESULTS, clock
 from benchmarks.phases import watched
-from benchmarks.shapes import arguments
 from rlpipe.models.load import load_policy
 
 SQUARE, REPEATS = 2048, 9
@@ -31,10 +33,21 @@ _FLOAT = 4
 
 @dataclass(frozen=True)
 class Weights:
-    """Numbers in a model's linear maps: of the layers, and of the head."""
+    """Numbers in a model's linear maps.
 
-    body: int
+    Attributes:
+        layers: in all layers.
+        last: of these, in the last layer's maps that only the tokens need whose states are read.
+        head: from hidden states to logits.
+    """
+
+    layers: int
+    last: int
     head: int
+
+    def products(self, tokens: int, read: int) -> int:
+        """Operations of one forward pass over so many tokens, `read` of them with logits."""
+        return 2 * (self.layers * tokens - self.last * (tokens - read) + self.head * read)
 
 
 @dataclass(frozen=True)
@@ -45,25 +58,28 @@ class Speed:
     bytes: float
 
 
-def weights_of(model: nn.Module) -> Weights:
-    """Of a causal language model."""
-    head = model.get_output_embeddings()  # type: ignore[operator]
-    maps = [m for m in model.modules() if isinstance(m, nn.Linear) and m is not head]
-    return Weights(sum(m.weight.numel() for m in maps), head.weight.numel())
+def weights_of(model: Any) -> Weights:
+    """Of a causal language model in the shape of Llama."""
+    layers = model.base_model.layers
+    own = layers[-1]
+    last = [own.self_attn.q_proj, own.self_attn.o_proj, *own.mlp.children()]
+    return Weights(_numbers(layers.modules()), _numbers(last), model.get_output_embeddings().weight.numel())
 
 
 def bounds(weights: Weights, prompts: Sequence[int], completions: Sequence[int], speed: Speed) -> dict[str, float]:
-    """Seconds by phase that a step cannot go below.
+    """Seconds by phase that a step of online RL cannot go below.
 
     Args:
         prompts: tokens of each prompt, read once for all its completions.
         completions: tokens of each.
     """
-    drawn, both = sum(completions), weights.body + weights.head
-    prefill = 2 * (weights.body * sum(prompts) + weights.head * len(prompts)) / speed.operations
+    drawn, each = sum(completions), weights.layers + weights.head
+    prefill = weights.products(sum(prompts), len(prompts)) / speed.operations
     in_flight = [sum(length > t for length in completions) for t in range(1, max(completions))]
-    decoding = sum(max(2 * both * rows / speed.operations, _FLOAT * both / speed.bytes) for rows in in_flight)
-    once = 2 * (weights.body * (sum(prompts) + drawn) + weights.head * drawn) / speed.operations
+    decoding = sum(
+        max(weights.products(rows, rows) / speed.operations, _FLOAT * each / speed.bytes) for rows in in_flight
+    )
+    once = weights.products(sum(prompts) + drawn, drawn) / speed.operations
     return {"rollout": prefill + decoding, "reference": once, "forward": once, "backward": 2 * once}
 
 
@@ -78,19 +94,88 @@ def speed() -> Speed:
 
 
 def main() -> None:
-    arguments("A GRPO step against the machine's limit.", pairs=1)
+    works: Mapping[str, Callable[[Speed, Path], None]] = {
+        "grpo": _grpo, "dpo": _dpo, "reward_model": _reward_model, "sft": _sft, "head": _head,
+    }  # fmt: skip
+    given = shapes.arguments("Steps against the machine's limit.", pairs=1, which=list(works))
     machine = speed()
     print(f"products {machine.operations / 1e9:.0f} GFLOP/s, weights read at {machine.bytes / 1e9:.1f} GB/s")
-    with tempfile.TemporaryDirectory() as folder, watched() as spans:
-        work = shapes_of("group", Path(folder))
+    for which in given.which:
+        with tempfile.TemporaryDirectory() as folder:
+            works[which](machine, Path(folder))
+
+
+def _grpo(machine: Speed, folder: Path) -> None:
+    """A step of group shapes, phase by phase."""
+    with watched() as spans:
+        work = grpo.shapes_of("group", folder)
         took = ours.online("grpo", work, steps=3, lr=ours.STILL)
-        weights = weights_of(load_policy(work.folder, ours.DEVICE))
-    seconds = spans.within(took.ended, took.seconds)
     prompts = [len(prompt) for prompt in work.prompts]
-    least = bounds(weights, prompts, [len(completion) for _, completion in took.drawn[-1]], machine)
+    completions = [len(completion) for _, completion in took.drawn[-1]]
+    least = bounds(weights_of(load_policy(work.folder, ours.DEVICE)), prompts, completions, machine)
+    seconds = spans.within(took.ended, took.seconds)
     for phase, bound in least.items():
-        print(f"{phase}: {seconds[phase]:.2f} s, at least {bound:.2f} s: {bound / seconds[phase]:.0%} of the limit")
-    print(f"step: {took.seconds:.2f} s, at least {sum(least.values()):.2f} s")
+        print(f"  {phase}: {seconds[phase]:.3g} s, at least {bound:.3g} s: {bound / seconds[phase]:.0%} of the limit")
+    _compared(grpo.NAMES["group"], took.seconds, sum(least.values()))
+
+
+def _dpo(machine: Speed, folder: Path) -> None:
+    """Three passes of the policy (the way back is two), one of the reference."""
+    model, (_, pairs) = shapes.stored(shapes.model_16m, folder), shapes.pairs(dpo.PAIRS)
+    operations = 4 * _weights(model).products(*_tokens(pairs))
+    took = _median(lambda: ours.dpo(model, pairs, steps=1, lr=ours.STILL).seconds)
+    _compared(dpo.NAME, took, operations / machine.operations)
+
+
+def _reward_model(machine: Speed, folder: Path) -> None:
+    """Three passes, of which each response's last state is read."""
+    model, (_, pairs) = shapes.stored(shapes.model_16m, folder), shapes.pairs(reward_model.PAIRS)
+    operations = 3 * replace(_weights(model), head=0).products(_tokens(pairs)[0], 2 * len(pairs))
+    took = _median(lambda: ours.reward_model(model, pairs, steps=1, lr=ours.STILL).seconds)
+    _compared(reward_model.NAME, took, operations / machine.operations)
+
+
+def _sft(machine: Speed, folder: Path) -> None:
+    """Three passes."""
+    model, (_, rows) = shapes.stored(shapes.model_16m, folder), shapes.demonstrations(sft.ROWS)
+    read = sum(len(response) for _, response in rows)
+    operations = 3 * _weights(model).products(read + sum(len(prompt) for prompt, _ in rows), read)
+    took = _median(lambda: ours.sft(model, rows, steps=1, lr=ours.STILL).seconds)
+    for name in sft.PEERS:
+        _compared(name, took, operations / machine.operations)
+
+
+def _head(machine: Speed, _: Path) -> None:
+    """Logits, and two products on the way back."""
+    inputs = head.Inputs()
+    operations = 3 * 2 * head.REAL * head.HIDDEN * head.VOCABULARY
+    took = _median(lambda: clock(lambda: head.ours(inputs)))
+    _compared(head.NAME, took, operations / machine.operations)
+
+
+def _compared(name: str, took: float, bound: float) -> None:
+    peers = {result["name"]: result["peer"] for result in json.loads(RESULTS.read_text())}
+    most = f", {peers[name] / bound:.1f} times the peer's speed at most" if name in peers else ""
+    print(f"{name}: {took:.3g} s, at least {bound:.3g} s: {bound / took:.0%} of the limit{most}")
+
+
+def _tokens(pairs: Sequence[shapes.Pair]) -> tuple[int, int]:
+    """All, each prompt once; those of responses."""
+    read = sum(len(chosen[1]) + len(rejected[1]) for chosen, rejected in pairs)
+    return read + sum(len(chosen[0]) for chosen, _ in pairs), read
+
+
+def _weights(folder: Path) -> Weights:
+    return weights_of(load_policy(folder, ours.DEVICE))
+
+
+def _numbers(modules: Iterable[nn.Module]) -> int:
+    return sum(module.weight.numel() for module in modules if isinstance(module, nn.Linear))
+
+
+def _median(seconds: Callable[[], float]) -> float:
+    seconds()
+    return statistics.median(seconds() for _ in range(REPEATS))
 
 
 if __name__ == "__main__":

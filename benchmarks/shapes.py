@@ -163,7 +163,7 @@ def model_600m() -> Qwen3ForCausalLM:
 
 def group_shapes(folder: Path, prompts: Sequence[Ids], dtype: str = "float32") -> Groups:
     """8 prompts of 256 tokens, 8 completions each, geometric with mean 32, at most 128; the 15.7M model."""
-    return Groups(stored(model_16m, folder), tuple(prompts), GROUP, LONGEST, EOS, 1024, dtype)
+    return Groups(stored(model_16m, folder), tuple(prompts), GROUP, LONGEST, EOS, 2048, dtype)
 
 
 def default_shapes(folder: Path) -> Groups:

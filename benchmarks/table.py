@@ -30,6 +30,8 @@ TARGETS: Mapping[str, float] = {
     "SFT step, 32 rows, 15.7M, over padded, memory": 0.4,
     "SFT step, 32 rows, 15.7M, over packed": 2.5,
     "SFT step, 32 rows, 15.7M, over packed, memory": 0.4,
+    "SFT step, 32 rows, 15.7M, over one pack at a time": 2.5,
+    "SFT step, 32 rows, 15.7M, over one pack at a time, memory": 0.4,
     "log-prob and entropy, 512 x 512 x 16384, a quarter real": 6,
     "generation, 15.7M, group shapes": 4.5,
     "LoRA GRPO step, 0.5B, 2 x 8, bf16": 8,

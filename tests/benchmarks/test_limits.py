@@ -4,14 +4,15 @@ import math
 
 from benchmarks.limits import Speed, Weights, bounds, weights_of
 
-WEIGHTS = Weights(body=10, head=4)
+WEIGHTS = Weights(layers=10, last=3, head=4)
 
 
 def test_operations_at_one_a_second():
-    # One prompt of 3 tokens, completions of 2 and 1. Prefill: 2 (10 * 3 + 4 * 1) = 68. The second token of the longer
-    # one: 2 (10 + 4) = 28. Six tokens once through the layers, three through the head: 2 (10 * 6 + 4 * 3) = 144.
+    # One prompt of 3 tokens, completions of 2 and 1. Prefill: two tokens without the last layer's 3, and one logit:
+    # 2 (10 * 3 - 3 * 2 + 4 * 1) = 56. The second token of the longer one: 2 (10 + 4) = 28. Six tokens once through the
+    # layers, three of them through the head, the others without the last 3: 2 (10 * 6 - 3 * 3 + 4 * 3) = 126.
     found = bounds(WEIGHTS, [3], [2, 1], Speed(operations=1.0, bytes=math.inf))
-    assert found == {"rollout": 96.0, "reference": 144.0, "forward": 144.0, "backward": 288.0}
+    assert found == {"rollout": 84.0, "reference": 126.0, "forward": 126.0, "backward": 252.0}
 
 
 def test_a_decoding_step_reads_all_weights():
@@ -23,5 +24,8 @@ def test_a_decoding_step_reads_all_weights():
 def test_tied_heads_count_once_and_embeddings_not(tiny):
     found = weights_of(tiny)
     assert found.head == tiny.lm_head.weight.numel()
-    linear = sum(p.numel() for name, p in tiny.named_parameters() if name.endswith("_proj.weight"))
-    assert found.body == linear
+    maps = {name: p.numel() for name, p in tiny.named_parameters() if name.endswith("_proj.weight")}
+    assert found.layers == sum(maps.values())
+    ends = ("k_proj.weight", "v_proj.weight")
+    last = f"layers.{tiny.config.num_hidden_layers - 1}."
+    assert found.last == sum(count for name, count in maps.items() if last in name and not name.endswith(ends))
