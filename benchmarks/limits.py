@@ -1,6 +1,6 @@
 """How near steps come to what this machine could do: seconds over a lower bound.
 
-    python -m benchmarks.limits [grpo] [dpo] [reward_model] [sft] [head]
+    python -m benchmarks.limits [grpo] [ppo] [dpo] [reward_model] [sft] [head]
 
 The bound counts the products with the model's weights alone, at the speed of the machine's own square float32 product:
 no attention, no norms, no softmax, no optimizer. Every different prompt is read once, and of a prompt the last layer's
@@ -16,19 +16,23 @@ import statistics
 import tempfile
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import nn
 
-from benchmarks import dpo, grpo, head, ours, reward_model, sft, shapes
+from benchmarks import dpo, grpo, head, ours, ppo, reward_model, sft, shapes
+from benchmarks.offline import Side
 from benchmarks.pairs import RESULTS, clock
 from benchmarks.phases import watched
 from rlpipe.models.load import load_policy
 
-SQUARE, REPEATS = 2048, 9
+SQUARE, REPEATS = 2048, 5
 _FLOAT = 4
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -84,7 +88,7 @@ def bounds(weights: Weights, prompts: Sequence[int], completions: Sequence[int],
 
 
 def speed() -> Speed:
-    """Of this machine, with torch's threads: medians."""
+    """Of this machine just now, with torch's threads: medians."""
     left, right = torch.randn(2, SQUARE, SQUARE).unbind()
     square = statistics.median(clock(lambda: left @ right) for _ in range(REPEATS))
     # 64 MB: no cache of one core holds them.
@@ -93,64 +97,92 @@ def speed() -> Speed:
     return Speed(2 * SQUARE**3 / square, len(matrices) * SQUARE**2 * _FLOAT / read)
 
 
+def alongside(step: Callable[[], T], times: int) -> tuple[list[T], Speed]:
+    """What so many steps gave, and the machine's speed meanwhile: the median of what it is before and after each. A
+    shared machine is twice as fast at one minute as at another.
+    """
+    results, speeds = list[T](), [speed()]
+    for _ in range(times):
+        results.append(step())
+        speeds.append(speed())
+    return results, Speed(
+        statistics.median(at.operations for at in speeds), statistics.median(at.bytes for at in speeds)
+    )
+
+
 def main() -> None:
-    works: Mapping[str, Callable[[Speed, Path], None]] = {
-        "grpo": _grpo, "dpo": _dpo, "reward_model": _reward_model, "sft": _sft, "head": _head,
+    works: Mapping[str, Callable[[Path], None]] = {
+        "grpo": _grpo, "ppo": _ppo, "dpo": _dpo, "reward_model": _reward_model, "sft": _sft, "head": _head,
     }  # fmt: skip
     given = shapes.arguments("Steps against the machine's limit.", pairs=1, which=list(works))
-    machine = speed()
-    print(f"products {machine.operations / 1e9:.0f} GFLOP/s, weights read at {machine.bytes / 1e9:.1f} GB/s")
     for which in given.which:
         with tempfile.TemporaryDirectory() as folder:
-            works[which](machine, Path(folder))
+            works[which](Path(folder))
 
 
-def _grpo(machine: Speed, folder: Path) -> None:
+def _grpo(folder: Path) -> None:
     """A step of group shapes, phase by phase."""
     with watched() as spans:
-        work = grpo.shapes_of("group", folder)
-        took = ours.online("grpo", work, steps=3, lr=ours.STILL)
-    prompts = [len(prompt) for prompt in work.prompts]
-    completions = [len(completion) for _, completion in took.drawn[-1]]
-    least = bounds(weights_of(load_policy(work.folder, ours.DEVICE)), prompts, completions, machine)
-    seconds = spans.within(took.ended, took.seconds)
+        took, weights, bound_of = _online("grpo", folder)
+    least, seconds = bound_of(weights), spans.within(took.ended, took.seconds)
     for phase, bound in least.items():
         print(f"  {phase}: {seconds[phase]:.3g} s, at least {bound:.3g} s: {bound / seconds[phase]:.0%} of the limit")
     _compared(grpo.NAMES["group"], took.seconds, sum(least.values()))
 
 
-def _dpo(machine: Speed, folder: Path) -> None:
+def _ppo(folder: Path) -> None:
+    """The same, and a critic of the policy's size that reads the samples once for values and once to learn."""
+    took, weights, bound_of = _online("ppo", folder)
+    critic = bound_of(replace(weights, head=0))
+    _compared(ppo.NAME, took.seconds, sum(bound_of(weights).values()) + sum(critic.values()) - critic["rollout"])
+
+
+def _online(algorithm: str, folder: Path) -> tuple[ours.Took, Weights, Callable[[Weights], dict[str, float]]]:
+    """The third step of group shapes, its policy's weights, and what any weights' bound is, by phase."""
+    work = grpo.shapes_of("group", folder)
+    (took,), machine = alongside(lambda: ours.online(algorithm, work, steps=3, lr=ours.STILL), 1)
+    prompts = [len(prompt) for prompt in work.prompts]
+    completions = [len(completion) for _, completion in took.drawn[-1]]
+    return took, _weights(work.folder), lambda weights: bounds(weights, prompts, completions, machine)
+
+
+def _dpo(folder: Path) -> None:
     """Three passes of the policy (the way back is two), one of the reference."""
     model, (_, pairs) = shapes.stored(shapes.model_16m, folder), shapes.pairs(dpo.PAIRS)
-    operations = 4 * _weights(model).products(*_tokens(pairs))
-    took = _median(lambda: ours.dpo(model, pairs, steps=1, lr=ours.STILL).seconds)
-    _compared(dpo.NAME, took, operations / machine.operations)
+    _offline([dpo.NAME], partial(ours.dpo, model, pairs), 4 * _weights(model).products(*_tokens(pairs)))
 
 
-def _reward_model(machine: Speed, folder: Path) -> None:
+def _reward_model(folder: Path) -> None:
     """Three passes, of which each response's last state is read."""
     model, (_, pairs) = shapes.stored(shapes.model_16m, folder), shapes.pairs(reward_model.PAIRS)
     operations = 3 * replace(_weights(model), head=0).products(_tokens(pairs)[0], 2 * len(pairs))
-    took = _median(lambda: ours.reward_model(model, pairs, steps=1, lr=ours.STILL).seconds)
-    _compared(reward_model.NAME, took, operations / machine.operations)
+    _offline([reward_model.NAME], partial(ours.reward_model, model, pairs), operations)
 
 
-def _sft(machine: Speed, folder: Path) -> None:
+def _sft(folder: Path) -> None:
     """Three passes."""
     model, (_, rows) = shapes.stored(shapes.model_16m, folder), shapes.demonstrations(sft.ROWS)
     read = sum(len(response) for _, response in rows)
     operations = 3 * _weights(model).products(read + sum(len(prompt) for prompt, _ in rows), read)
-    took = _median(lambda: ours.sft(model, rows, steps=1, lr=ours.STILL).seconds)
-    for name in sft.PEERS:
-        _compared(name, took, operations / machine.operations)
+    _offline(sft.PEERS, partial(ours.sft, model, rows), operations)
 
 
-def _head(machine: Speed, _: Path) -> None:
+def _offline(names: Iterable[str], side: Side, operations: int) -> None:
+    """A step on fixed rows, once for each peer's name."""
+    _fixed(names, lambda: side(steps=1, lr=ours.STILL).seconds, operations)
+
+
+def _head(_: Path) -> None:
     """Logits, and two products on the way back."""
     inputs = head.Inputs()
-    operations = 3 * 2 * head.REAL * head.HIDDEN * head.VOCABULARY
-    took = _median(lambda: clock(lambda: head.ours(inputs)))
-    _compared(head.NAME, took, operations / machine.operations)
+    _fixed([head.NAME], lambda: clock(lambda: head.ours(inputs)), 3 * 2 * head.REAL * head.HIDDEN * head.VOCABULARY)
+
+
+def _fixed(names: Iterable[str], seconds: Callable[[], float], operations: int) -> None:
+    seconds()
+    took, machine = alongside(seconds, REPEATS)
+    for name in names:
+        _compared(name, statistics.median(took), operations / machine.operations)
 
 
 def _compared(name: str, took: float, bound: float) -> None:
@@ -171,11 +203,6 @@ def _weights(folder: Path) -> Weights:
 
 def _numbers(modules: Iterable[nn.Module]) -> int:
     return sum(module.weight.numel() for module in modules if isinstance(module, nn.Linear))
-
-
-def _median(seconds: Callable[[], float]) -> float:
-    seconds()
-    return statistics.median(seconds() for _ in range(REPEATS))
 
 
 if __name__ == "__main__":
