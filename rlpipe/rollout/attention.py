@@ -12,8 +12,6 @@ from transformers import AttentionInterface, AttentionMaskInterface
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask
 
-from rlpipe.models.attention import attention_as
-
 _NAME = "rlpipe_grouped"
 
 
@@ -25,8 +23,12 @@ def grouped_heads(config: Any) -> Iterator[None]:
     decoding step reads all keys and values of all samples; on a CPU those copies took four fifths of its attention.
     """
     own = config._attn_implementation
-    with attention_as(config, _NAME if own == "sdpa" else own):
+    if own == "sdpa":
+        config._attn_implementation = _NAME
+    try:
         yield
+    finally:
+        config._attn_implementation = own
 
 
 def _attention(
