@@ -12,6 +12,8 @@ from transformers import (
     Gemma2ForCausalLM,
     GPT2Config,
     GPT2LMHeadModel,
+    GraniteConfig,
+    GraniteForCausalLM,
     LlamaConfig,
     LlamaForCausalLM,
     MistralConfig,
@@ -45,8 +47,13 @@ MODELS = {
     "qwen2, eager": lambda: Qwen2ForCausalLM(Qwen2Config(**SHAPE, attn_implementation="eager")),
     "qwen3": lambda: Qwen3ForCausalLM(Qwen3Config(**SHAPE, head_dim=8)),
     "mistral": lambda: MistralForCausalLM(MistralConfig(**SHAPE, sliding_window=None)),
+    "granite": lambda: GraniteForCausalLM(GraniteConfig(**SHAPE)),
+    # Parts of the same names, put together in another way.
+    "granite, half of each": lambda: GraniteForCausalLM(GraniteConfig(**SHAPE, residual_multiplier=0.5)),
     "gpt2": lambda: GPT2LMHeadModel(GPT2Config(vocab_size=40, n_embd=32, n_layer=2, n_head=4, n_positions=64)),
 }
+# Whose last layer is not put together as Llama's is.
+WIDE = {"granite, half of each", "gpt2"}
 OTHERS = {
     "a window": lambda: MistralForCausalLM(MistralConfig(**SHAPE, sliding_window=6)),
     "a softcap in attention": lambda: Gemma2ForCausalLM(
@@ -158,3 +165,14 @@ def test_the_model_attends_its_own_way_afterwards():
     own = model.config._attn_implementation
     read(model.model, collate(EXAMPLES, 0))
     assert model.config._attn_implementation == own
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_the_last_layer_computes_what_is_read_where_that_is_the_same(name):
+    decoder = parts_of(_model(MODELS[name])).decoder
+    assert packs(decoder)
+    seen = []
+    last = decoder.h[-1] if name == "gpt2" else decoder.layers[-1]
+    last.mlp.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0].shape[1]))
+    states = read(decoder, collate([(LONG, (9, 1)), (LONG, (1,))], 0)).states_NH
+    assert (seen, len(states)) == ([7 if name in WIDE else 4], 4)
