@@ -30,11 +30,10 @@ class Job:
 QUICK = (
     Job(("generation", "--pairs", "3"), 300),
     Job(("head",), 120),
-    Job(("shared_prompts", "--pairs", "3"), 300),
     Job(("grpo", "default"), 120),
     Job(("dpo", "--pairs", "3"), 300),
     Job(("reward_model",), 180),
-    Job(("sft", "--pairs", "2"), 600),
+    Job(("sft", "packed", "--pairs", "2"), 600),
     Job(("grpo", "group", "--pairs", "1"), 900),
 )
 FULL = (
