@@ -20,6 +20,7 @@ from transformers import (
 from rlpipe.config.schema import Scratch
 from rlpipe.errors import ModelError
 from rlpipe.models.norms import with_own_norms
+from rlpipe.models.products import with_own_products
 
 
 def build_scratch(
@@ -171,4 +172,5 @@ def _load(auto: Any, name_or_path: str | Path, device: torch.device, **options: 
 def _placed(model: PreTrainedModel, device: torch.device) -> PreTrainedModel:
     nn.Module.to(model, device)
     with_own_norms(model)
+    with_own_products(model)
     return model.eval()

@@ -19,6 +19,7 @@ from rlpipe.models.decoder import as_in_evaluation
 from rlpipe.models.narrow import narrow, widen
 from rlpipe.models.packing import Bucket, Packing, pack
 from rlpipe.models.recompute import recomputing
+from rlpipe.ops.products import wide
 from rlpipe.ops.rows import fetched
 from rlpipe.types import PaddedBatch
 
@@ -100,12 +101,12 @@ def _attention(
     if sliding_window is not None or asked:
         raise ModelError(f"{type(module).__name__} asks its attention for {asked or 'a sliding window'}.")
     counts = [bucket.tokens for bucket in packing.buckets]
-    sides = (side[0].transpose(0, 1).split(counts) for side in (query, key, value))
+    sides = (wide(side)[0].transpose(0, 1).split(counts) for side in (query, key, value))
     out = [
         _of_bucket(bucket, *of_tokens, scale=scaling, dropout=dropout)
         for bucket, *of_tokens in zip(packing.buckets, *sides, strict=True)
     ]
-    return torch.cat(out).unsqueeze(0), None
+    return torch.cat(out).unsqueeze(0).to(query.dtype), None
 
 
 AttentionInterface.register(_NAME, _attention)

@@ -15,6 +15,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from rlpipe.errors import ShapeError
+from rlpipe.ops.products import linear, wide
 
 # Logits at once: as many rows as make this many numbers (8 MB in float32), but never so few that reading the weights
 # costs more than multiplying with them.
@@ -62,7 +63,7 @@ class TokenStats:
 
 def logits_of(hidden: Tensor, head: Head) -> Tensor:
     """[..., V] all logits of hidden states [..., H], through autograd."""
-    logits = torch.nn.functional.linear(hidden, head.weight_VH, head.bias_V)
+    logits = linear(hidden, head.weight_VH, head.bias_V)
     if head.scale != 1.0:
         logits = head.scale * logits
     return logits if head.softcap is None else head.softcap * torch.tanh(logits / head.softcap)
@@ -86,8 +87,8 @@ def token_stats(hidden_NH: Tensor, ids_N: Tensor, head: Head, *, temperature: fl
     if torch.is_autocast_enabled(device):
         # What autocast does to a linear map; inside of a Function it could not see the backward pass.
         dtype = torch.get_autocast_dtype(device)
-        hidden_NH, weight_VH = hidden_NH.to(dtype), weight_VH.to(dtype)
-        bias_V = None if bias_V is None else bias_V.to(dtype)
+        hidden_NH, weight_VH = wide(hidden_NH.to(dtype)), wide(weight_VH.to(dtype))
+        bias_V = None if bias_V is None else wide(bias_V.to(dtype))
     with torch.autocast(device, enabled=False):
         return TokenStats(*_Stats.apply(hidden_NH, weight_VH, bias_V, ids_N, head.scale, head.softcap, temperature))
 

@@ -19,6 +19,7 @@ from torch.nn.functional import linear, silu
 from transformers import LlamaForCausalLM, MistralForCausalLM, Qwen2ForCausalLM, Qwen3ForCausalLM
 from transformers.cache_utils import DynamicCache
 
+from rlpipe.ops.products import wide
 from rlpipe.rollout.pools import Attending, SlotPool, serves_slots
 from rlpipe.rollout.prompts import Prompts, padded, prefill
 
@@ -69,11 +70,12 @@ class FusedSteps:
         self._heads, self._shared = config.num_attention_heads, config.num_key_value_heads
         self._width, self._eps = decoder.layers[0].self_attn.head_dim, config.rms_norm_eps
         self._eps_R = torch.tensor([config.rms_norm_eps])
-        self._dtype = torch.get_autocast_dtype("cpu") if torch.is_autocast_enabled("cpu") else torch.float32
+        dtype = torch.get_autocast_dtype("cpu") if torch.is_autocast_enabled("cpu") else torch.float32
         self._embedding_VH = inner.get_input_embeddings().weight
-        self._head_VH = inner.get_output_embeddings().weight.to(self._dtype)
+        self._head_VH = wide(inner.get_output_embeddings().weight.to(dtype))
+        self._dtype = self._head_VH.dtype
         self._norm_H1 = decoder.norm.weight.unsqueeze(1)
-        self._layers = [_layer(layer, self._heads, self._shared, self._dtype) for layer in decoder.layers]
+        self._layers = [_layer(layer, self._heads, self._shared, dtype) for layer in decoder.layers]
         cos_1LD, sin_1LD = decoder.rotary_emb(self._embedding_VH, torch.arange(longest).unsqueeze(0))
         # Of a pair (a, b) at columns d and d + D/2, a turns into a cos - b sin and b into b cos + a sin.
         half = self._width // 2
@@ -189,7 +191,7 @@ def _layer(layer: Any, heads: int, shared: int, dtype: torch.dtype) -> _Layer:
         layer.input_layernorm.weight.unsqueeze(1),
         layer.post_attention_layernorm.weight.unsqueeze(1),
         torch.cat([_weight(linear, dtype) for linear in maps]),
-        None if maps[0].bias is None else torch.cat([linear.bias for linear in maps]).unsqueeze(1).to(dtype),
+        None if maps[0].bias is None else wide(torch.cat([linear.bias for linear in maps]).unsqueeze(1).to(dtype)),
         head_norm,
         _weight(attention.o_proj, dtype),
         torch.cat([_weight(mlp.gate_proj, dtype), _weight(mlp.up_proj, dtype)]),
@@ -203,12 +205,13 @@ def _weight(linear: Any, dtype: torch.dtype) -> Tensor:
     if hasattr(linear, "get_delta_weight") and not (linear.merged or linear.disable_adapters):
         for name in linear.active_adapters:
             weight = weight + linear.get_delta_weight(name)
-    return weight.to(dtype)
+    return wide(weight.to(dtype))
 
 
 def _add(states_HR: Tensor, weight: Tensor, inputs: Tensor) -> None:
     """states += weight inputs, the product in the weight's type."""
+    inputs = inputs.to(weight.dtype)
     if weight.dtype == states_HR.dtype:
         states_HR.addmm_(weight, inputs)
     else:
-        states_HR.add_(weight @ inputs.to(weight.dtype))
+        states_HR.add_(weight @ inputs)

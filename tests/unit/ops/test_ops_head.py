@@ -4,12 +4,14 @@ import math
 
 import pytest
 import torch
+from torch import Tensor
 from torch.autograd import gradcheck
 from torch.testing import assert_close
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from rlpipe.errors import ShapeError
 from rlpipe.ops import head as module
+from rlpipe.ops import products
 from rlpipe.ops.head import Head, logits_of, token_stats
 from rlpipe.ops.logprobs import entropy, selective_log_softmax
 
@@ -156,14 +158,21 @@ def test_all_logits_never_exist_at_once(monkeypatch):
     assert ours.numbers == 400  # 8 rows of 50 logits, or the hidden states
 
 
-def test_autocast_multiplies_in_bfloat16_and_sums_in_float32():
+@pytest.mark.parametrize("units", [True, False])
+def test_autocast_multiplies_in_bfloat16_and_sums_in_float32(units, monkeypatch):
+    monkeypatch.setattr(products, "native", lambda: units)
     hidden, weight, bias, ids = _inputs(torch.float32, n=40, h=32, v=64, spread=0.3)
+
+    def rounded_logits(*operands):
+        """Rounded once more only by the machine's units."""
+        rounded = [operand.bfloat16() for operand in operands]
+        return torch.nn.functional.linear(*(rounded if units else map(Tensor.float, rounded)))
+
     with torch.autocast("cpu", torch.bfloat16):
         ours = _ours(hidden, weight, bias, ids, 1.0, None, 1.0)
-        logits = torch.nn.functional.linear(hidden, weight, bias)
-        assert logits.dtype == torch.bfloat16
         plain = token_stats(hidden, ids, Head(weight, None, 1.0, None), temperature=1.0).logp_N
-        assert_close(plain, selective_log_softmax(torch.nn.functional.linear(hidden, weight), ids))
+    assert_close(plain, selective_log_softmax(rounded_logits(hidden, weight).float(), ids))
+    logits = rounded_logits(hidden, weight, bias).float()
     assert ours[0].dtype == torch.float32
     assert_close(ours[0], selective_log_softmax(logits, ids))
     assert_close(ours[2], entropy(logits))

@@ -1,0 +1,80 @@
+"""A product in bfloat16 without units for it: the numbers that autocast rounds, summed in float32."""
+
+import pytest
+import torch
+from torch.nn import functional
+
+from rlpipe.ops import products
+from rlpipe.ops.products import linear, wide
+
+ROWS, WIDTH, OUT = 40, 24, 8
+
+
+@pytest.fixture(params=[True, False], ids=["with units", "without units"])
+def units(request, monkeypatch):
+    monkeypatch.setattr(products, "native", lambda: request.param)
+    return request.param
+
+
+def _operands(rows=ROWS, dtype=torch.float32):
+    generator = torch.Generator().manual_seed(0)
+    shapes = [(2, rows // 2, WIDTH), (OUT, WIDTH), (OUT,)]
+    return [torch.randn(shape, generator=generator).to(dtype).requires_grad_() for shape in shapes]
+
+
+def _rounded(tensor):
+    return tensor.detach().bfloat16().double()
+
+
+def test_only_a_cpu_without_units_widens_and_only_bfloat16(units):
+    number = torch.tensor([1.0])
+    assert wide(number.bfloat16()).dtype == (torch.bfloat16 if units else torch.float32)
+    assert wide(number.half()).dtype == torch.float16
+    assert wide(number) is number
+
+
+def test_outside_of_autocast_it_is_torchs(units):
+    states, weight, bias = _operands()
+    assert torch.equal(linear(states, weight, bias), functional.linear(states, weight, bias))
+
+
+@pytest.mark.parametrize("has_bias", [True, False])
+@pytest.mark.parametrize("rows", [ROWS, 2])  # fewer rows are not worth it
+def test_result_and_gradients_are_those_of_rounded_numbers(units, has_bias, rows):
+    states, weight, bias = _operands(rows)
+    bias = bias if has_bias else None
+    with torch.autocast("cpu", torch.bfloat16):
+        made = linear(states, weight, bias)
+    assert made.dtype == torch.bfloat16
+    exact = functional.linear(_rounded(states), _rounded(weight), None if bias is None else _rounded(bias))
+    # Half a unit in the last of 8 bits, where all is rounded once.
+    torch.testing.assert_close(made.double(), exact, rtol=2**-8, atol=1e-6)
+
+    grad = torch.randn(made.shape, generator=torch.Generator().manual_seed(1)).bfloat16()
+    made.backward(grad)
+    rows_grad = grad.double().flatten(0, 1)
+    torch.testing.assert_close(states.grad.double(), grad.double() @ _rounded(weight), rtol=2**-8, atol=1e-6)
+    torch.testing.assert_close(
+        weight.grad.double(), rows_grad.t() @ _rounded(states).flatten(0, 1), rtol=2**-8, atol=1e-6
+    )
+    if bias is not None:
+        torch.testing.assert_close(bias.grad.double(), rows_grad.sum(0), rtol=2**-8, atol=1e-6)
+    assert all(operand is None or operand.grad.dtype == torch.float32 for operand in (states, weight, bias))
+
+
+def test_what_needs_no_gradient_gets_none(monkeypatch):
+    monkeypatch.setattr(products, "native", lambda: False)
+    states, weight, bias = _operands()
+    weight.requires_grad_(False)
+    with torch.autocast("cpu", torch.bfloat16):
+        linear(states, weight, bias).sum().backward()
+    assert weight.grad is None
+    assert states.grad is not None
+
+
+def test_weights_in_bfloat16_get_gradients_in_bfloat16(monkeypatch):
+    monkeypatch.setattr(products, "native", lambda: False)
+    operands = _operands(dtype=torch.bfloat16)
+    with torch.autocast("cpu", torch.bfloat16):
+        linear(*operands).sum().backward()
+    assert {operand.grad.dtype for operand in operands} == {torch.bfloat16}
