@@ -17,7 +17,7 @@ from prefect.states import Completed, Failed
 
 from flows import graph
 from flows.entry import BAKEOFF_SEEDS, BAKEOFF_THRESHOLD, heed_interrupts
-from flows.post_training import CHECKOUT, bring_up_to_date, in_mlflow
+from flows.post_training import CHECKOUT, bring_up_to_date, equipped
 from flows.slots import Slots
 from rlpipe import lineage, workspace
 from rlpipe.config import Params, load
@@ -132,7 +132,7 @@ def _compare(checkout: Path, name: str, roots: Mapping[int, Path], threshold: fl
 
 def _pipeline(root: Path, tags: Mapping[str, str]) -> Pipeline:
     def run(slots: Slots, children: Children) -> State[None]:
-        tracked = partial(in_mlflow, root, load(root), root.name, tags)
+        tracked = partial(equipped, root, load(root), root.name, tags)
         return bring_up_to_date(root, slots=slots, children=children, tracked=tracked, targets=[_EVALUATE])
 
     return run

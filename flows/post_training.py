@@ -23,6 +23,7 @@ from rlpipe.errors import RlpipeError
 from tasks.artifacts import publish
 from tasks.process import Children
 from tasks.stage import CANCELLED, FAILED, Outcome
+from tasks.warm import warm
 
 CHECKOUT = Path(__file__).resolve().parents[1]
 _NAME = "post-training"
@@ -103,19 +104,21 @@ def _follow_params(root: Path, run_name: str) -> State[None]:
         root,
         slots=Slots(params.runtime.slots),
         children=Children(),
-        tracked=partial(in_mlflow, root, params, run_name, {}),
+        tracked=partial(equipped, root, params, run_name, {}),
     )
 
 
 @contextmanager
-def in_mlflow(root: Path, params: Params, run_name: str, tags: Mapping[str, str]) -> Iterator[Trace]:
-    """The run's parent in MLflow, which the stages' own runs find through the environment."""
+def equipped(root: Path, params: Params, run_name: str, tags: Mapping[str, str]) -> Iterator[Trace]:
+    """What the stages find through the environment: their runs' parent in MLflow, and a process that has their
+    libraries.
+    """
     from rlpipe.tracking import pipeline_run  # mlflow takes seconds to import
 
     tags = {"prefect.flow_run_id": str(flow_run.id), **tags}
-    with pipeline_run(root, params, name=run_name, tags=tags) as parent:
+    with warm(root) as offered, pipeline_run(root, params, name=run_name, tags=tags) as parent:
         yield (
-            parent.environ,
+            {**parent.environ, **offered},
             lambda outcome: parent.stage_finished(outcome.address, outcome.state, outcome.seconds),
         )
 

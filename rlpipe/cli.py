@@ -194,6 +194,13 @@ def _serve(arguments: argparse.Namespace) -> int:
 
 def _stage(arguments: argparse.Namespace) -> int:
     _at_the_door()
+    from rlpipe.handover import handed_over
+
+    code = handed_over(["stage", arguments.name, arguments.item])
+    return _stage_here(arguments) if code is None else code
+
+
+def _stage_here(arguments: argparse.Namespace) -> int:
     from rlpipe.environment import importing
     from rlpipe.tracking.beside import beside
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 import os
 import shutil
 import socket
-import subprocess
 import sys
 import threading
 from collections.abc import Iterator
@@ -19,7 +18,8 @@ from typing import NoReturn
 from rlpipe.config import load
 from rlpipe.environment import importing
 from rlpipe.errors import RlpipeError, TrackingError
-from rlpipe.tracking.shared import listen, socket_in_a_folder
+from rlpipe.helper import helper, taken_over
+from rlpipe.tracking.shared import listen
 from rlpipe.tracking.stage import STORE_VARIABLE
 from rlpipe.tracking.store import open_store
 from rlpipe.tracking.writer import StoreWriter
@@ -29,35 +29,21 @@ from rlpipe.tracking.writer import StoreWriter
 def beside(root: Path) -> Iterator[None]:
     """Within, `stage_run` finds the store of the workspace `root` being opened, or a pipeline's open one.
 
-    The process ends with the block, and with this process where that is killed: it waits for the end of its input. It
-    has a session of its own, so that Ctrl-C leaves it to write that the stage was interrupted.
+    The process ends with the block, every call being answered, and with this process where that is killed. Ctrl-C
+    leaves it to write that the stage was interrupted.
     """
     if STORE_VARIABLE in os.environ:
         yield
         return
-    with socket_in_a_folder() as opened:
-        if opened is None:
+    with helper("rlpipe.tracking.beside", root) as at:
+        if at is None:
             yield
             return
-        listening, at = opened
-        number = listening.fileno()
-        process = subprocess.Popen(
-            [sys.executable, "-m", "rlpipe.tracking.beside", str(number), str(Path(at).parent)],
-            cwd=root,
-            stdin=subprocess.PIPE,
-            pass_fds=[number],
-            start_new_session=True,
-        )
-        listening.close()  # the other process has it: once that is gone, nobody answers here
-        assert process.stdin is not None, "it was asked for"
         os.environ[STORE_VARIABLE] = at
         try:
             yield
         finally:
             del os.environ[STORE_VARIABLE]
-            process.kill()  # every call is answered
-            process.wait()
-            process.stdin.close()
 
 
 class _Closed:
@@ -82,9 +68,9 @@ def _serve(listening: socket.socket) -> None:
 
 
 def main() -> None:
-    """Serve at the socket of number `argv[1]`, in the folder `argv[2]`, until standard input ends."""
-    number, folder = sys.argv[1:]
-    threading.Thread(target=_serve, args=(socket.socket(fileno=int(number)),), daemon=True).start()
+    """Serve as `helper` says, until standard input ends."""
+    listening, folder = taken_over(sys.argv)
+    threading.Thread(target=_serve, args=(listening,), daemon=True).start()
     sys.stdin.buffer.read()
     # The stage was killed.
     shutil.rmtree(folder, ignore_errors=True)

@@ -8,21 +8,20 @@ from __future__ import annotations
 
 import logging
 import socket
-import tempfile
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from multiprocessing.connection import Client, Connection
 from typing import Any
 
 from rlpipe.errors import TrackingError
+from rlpipe.helper import socket_in_a_folder
 from rlpipe.tracking.traces import Call
 from rlpipe.tracking.writer import Measured, Writer
 
 _log = logging.getLogger(__name__)
 
 PATIENCE_SECONDS = 60.0  # a database may be locked for some seconds; a stopped pipeline never answers
-_BACKLOG = 64
 _DONE, _REFUSED, _CLOSED = "done", "refused", "closed"
 
 
@@ -80,22 +79,6 @@ def _ask(at: str, method: str, arguments: tuple[object, ...]) -> Any:
     if outcome == _REFUSED:
         raise RuntimeError(result)
     return result
-
-
-@contextmanager
-def socket_in_a_folder() -> Iterator[tuple[socket.socket, str] | None]:
-    """A listening socket that only this user can reach, and its address; None where none can be had."""
-    with ExitStack() as stack:
-        try:
-            folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="rlpipe-", ignore_cleanup_errors=True))
-            listening = stack.enter_context(socket.socket(socket.AF_UNIX))
-            listening.bind(at := f"{folder}/mlflow")
-            listening.listen(_BACKLOG)
-        except OSError as error:  # such as a TMPDIR too long for a socket
-            _log.warning("tracking: the store is not shared: %s", error)
-            yield None
-            return
-        yield listening, at
 
 
 @contextmanager

@@ -1,0 +1,203 @@
+"""Stages forked from a process that has their libraries: the same work, and the same end whoever is killed."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from rlpipe.config.edit import edited
+from rlpipe.lineage import digest
+from tasks.warm import warm
+
+ROOT = Path(__file__).resolve().parents[2]
+SMALL = ["data.arithmetic.sft_rows=40", "data.arithmetic.rl_rows=20", "data.arithmetic.heldout_rows=10"]
+# What a stage's command does, and what it had to import for it.
+CLIENT = """
+import sys
+from rlpipe.handover import handed_over
+code = handed_over(sys.argv[1:])
+print("code", code, "torch" in sys.modules, flush=True)
+"""
+PIPELINE = """
+import time
+from pathlib import Path
+from tasks.warm import warm
+with warm(Path()) as environ:
+    print(*environ.values(), flush=True)
+    time.sleep(600)
+"""
+ENDLESS = ("bandit", "--algo", "ppo", "--steps", "100000000")
+
+pytestmark = [pytest.mark.slow, pytest.mark.skipif(sys.platform != "linux", reason="stages start warm on Linux alone")]
+
+
+@dataclass
+class Warm:
+    """A process that forks stages, and what their environment needs for it."""
+
+    pid: int
+    environ: dict[str, str]
+
+    def client(self, *argv: str, cwd: Path = ROOT) -> subprocess.Popen[str]:
+        return subprocess.Popen(
+            [sys.executable, "-c", CLIENT, *argv],
+            cwd=cwd,
+            env={**os.environ, **self.environ, "PYTHONPATH": str(ROOT)},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+
+    def stages(self) -> list[int]:
+        return _children(self.pid)
+
+    def endless(self) -> tuple[subprocess.Popen[str], int]:
+        """A command that does not end by itself, and the forked process that is at it."""
+        client = self.client(*ENDLESS)
+        _until(lambda: len(self.stages()) == 1)
+        (stage,) = self.stages()
+        # It has been handed over when it leads its own group; then it is told of signals.
+        _until(lambda: os.getpgid(stage) == stage)
+        return client, stage
+
+
+@contextmanager
+def _warm(root: Path) -> Iterator[Warm]:
+    before = set(_children(os.getpid()))
+    with warm(root) as environ:
+        (pid,) = set(_children(os.getpid())) - before
+        yield Warm(pid, environ)
+
+
+@pytest.fixture(scope="module")
+def served() -> Iterator[Warm]:
+    with _warm(ROOT) as process:
+        yield process
+
+
+@pytest.fixture
+def workspace(tmp_path: Path) -> Path:
+    """A folder with parameters of its own."""
+    (tmp_path / "params.yaml").write_text(edited((ROOT / "params.yaml").read_text(), None, SMALL))
+    shutil.copy(ROOT / "dvc.yaml", tmp_path)
+    (tmp_path / "data/raw").mkdir(parents=True)
+    return tmp_path
+
+
+def test_a_stage_is_done_there_in_this_folder_and_makes_the_same_bytes(served: Warm, workspace: Path) -> None:
+    out, _ = served.client("stage", "prepare", cwd=workspace).communicate(timeout=120)
+    assert out.splitlines()[-1] == "code 0 False", out
+    made = digest(workspace / "data/prepared")
+    shutil.rmtree(workspace / "data/prepared")
+    cold = [sys.executable, "-m", "rlpipe", "stage", "prepare"]
+    subprocess.run(cold, cwd=workspace, env={**os.environ, "PYTHONPATH": str(ROOT)}, check=True, timeout=120)
+    assert digest(workspace / "data/prepared") == made
+
+
+def test_a_mistake_is_said_here_and_its_exit_code_is_ours(served: Warm) -> None:
+    out, _ = served.client("stage", "sfd").communicate(timeout=120)
+    said, code = out.splitlines()
+    assert said == "ConfigError: stage 'sfd': unknown. Did you mean 'sft'?"
+    assert code == "code 2 False"
+
+
+def test_who_is_interrupted_here_is_interrupted_there(served: Warm) -> None:
+    client, stage = served.endless()
+    client.send_signal(signal.SIGINT)
+    out, _ = client.communicate(timeout=60)
+    assert client.returncode == -signal.SIGINT
+    assert out.splitlines()[-1] == "KeyboardInterrupt"
+    assert _ended(stage)
+
+
+def test_who_is_terminated_here_is_terminated_there(served: Warm) -> None:
+    client, stage = served.endless()
+    client.terminate()
+    assert client.wait(60) == -signal.SIGTERM
+    assert _ended(stage)
+
+
+def test_who_is_killed_here_is_killed_there(served: Warm) -> None:
+    client, stage = served.endless()
+    client.kill()
+    _until(lambda: _ended(stage))
+
+
+def test_who_is_killed_there_is_killed_here(served: Warm) -> None:
+    client, stage = served.endless()
+    os.kill(stage, signal.SIGKILL)
+    assert client.wait(60) == -signal.SIGKILL
+
+
+def test_with_the_process_that_forks_its_stages_end_as_killed() -> None:
+    with _warm(ROOT) as process:
+        client, stage = process.endless()
+        os.kill(process.pid, signal.SIGKILL)
+        assert client.wait(60) == -signal.SIGKILL
+        _until(lambda: _ended(stage))
+
+
+def test_a_pipeline_that_is_killed_leaves_its_stages_at_work_and_in_the_end_nothing() -> None:
+    flow = subprocess.Popen([sys.executable, "-c", PIPELINE], cwd=ROOT, stdout=subprocess.PIPE, text=True)
+    assert flow.stdout is not None
+    at = flow.stdout.readline().strip()
+    (pid,) = _children(flow.pid)
+    process = Warm(pid, {"RLPIPE_WARM": at})
+    client, stage = process.endless()
+    flow.kill()
+    flow.wait()
+    assert not _ended(stage)
+    late, _ = process.client("stage", "sfd").communicate(timeout=60)
+    assert late.splitlines()[-1] == "code None False"  # it is for the command itself to do
+    client.send_signal(signal.SIGINT)
+    client.wait(60)
+    _until(lambda: _ended(pid) and not Path(at).parent.exists())
+
+
+def test_after_a_change_of_the_code_the_command_works_by_itself(tmp_path: Path) -> None:
+    shutil.copytree(ROOT / "rlpipe", tmp_path / "rlpipe", ignore=shutil.ignore_patterns("__pycache__"))
+    with _warm(tmp_path) as process:
+        assert process.client("stage", "sfd").communicate(timeout=120)[0].splitlines()[-1] == "code 2 False"
+        changed = tmp_path / "rlpipe/ops/kl.py"
+        changed.write_text(changed.read_text() + "\n")
+        said, code = process.client("stage", "sfd").communicate(timeout=120)[0].splitlines()
+    assert said == f"not started warm: {changed} has changed since the pipeline was started."
+    assert code == "code None False"
+
+
+def test_where_nobody_answers_the_command_works_by_itself(tmp_path: Path) -> None:
+    nobody = Warm(0, {"RLPIPE_WARM": str(tmp_path / "socket")})
+    said, code = nobody.client("stage", "sfd").communicate(timeout=60)[0].splitlines()
+    assert said.startswith("not started warm: FileNotFoundError")
+    assert code == "code None False"
+
+
+def _children(pid: int) -> list[int]:
+    try:
+        return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+    except (FileNotFoundError, ProcessLookupError):
+        return []
+
+
+def _ended(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "Z"
+    except (FileNotFoundError, ProcessLookupError):
+        return True
+
+
+def _until(holds: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 60
+    while not holds():
+        assert time.monotonic() < deadline, "waited for a minute"
+        time.sleep(0.05)
