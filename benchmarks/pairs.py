@@ -49,7 +49,7 @@ def timed(
         mine = ours()
         gc.collect()
         measured.append((mine, peer()))
-    return _result(name, "s", measured)
+    return result_of(name, "s", measured)
 
 
 def peak_memory(name: str, ours: Callable[[], None], peer: Callable[[], None]) -> Result:
@@ -59,7 +59,7 @@ def peak_memory(name: str, ours: Callable[[], None], peer: Callable[[], None]) -
     The sides must be importable functions that set up, call `from_here`, and work.
     """
     measured = [(_in_a_process(ours), _in_a_process(peer))]
-    return _result(name, "GB", measured)
+    return result_of(name, "GB", measured)
 
 
 def from_here() -> None:
@@ -110,7 +110,8 @@ def machine() -> dict[str, str]:
     return found | {name: version(name) for name in ("torch", "transformers", "trl")}
 
 
-def _result(name: str, unit: str, measured: list[tuple[float, float]]) -> Result:
+def result_of(name: str, unit: str, measured: list[tuple[float, float]]) -> Result:
+    """Of pairs of what ours and the peer needed."""
     ratios = [peer / ours for ours, peer in measured]
     ours, peer = (statistics.median(side) for side in zip(*measured, strict=True))
     return Result(name, ours, peer, unit, statistics.median(ratios), min(ratios), max(ratios), len(measured))
