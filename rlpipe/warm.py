@@ -14,6 +14,7 @@ import shutil
 import signal
 import socket
 import sys
+import time
 import traceback
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -38,15 +39,19 @@ class _Stage:
 
 
 class _Sources:
-    """The files of rlpipe that this process has imported, as they were then."""
+    """The files of rlpipe that this process has imported since `began`, in nanoseconds of the system's clock."""
 
-    def __init__(self) -> None:
+    def __init__(self, began: int) -> None:
         files = {getattr(module, "__file__", None) for name, module in sys.modules.items() if _is_ours(name)}
-        self._seen = {file: _state(file) for file in files if file is not None}
+        self._began, self._seen = began, {file: _state(file) for file in files if file is not None}
 
     def changed(self) -> str | None:
-        """One that is not as it was; None when all are."""
-        return next((file for file, state in self._seen.items() if _state(file) != state), None)
+        """One that may be another than the imported one; None when all are the same."""
+        return next((file for file, state in self._seen.items() if self._may_differ(file, state)), None)
+
+    def _may_differ(self, file: str, seen: tuple[int, int] | None) -> bool:
+        state = _state(file)
+        return state is None or state != seen or state[0] >= self._began
 
 
 def _is_ours(name: str) -> bool:
@@ -54,6 +59,7 @@ def _is_ours(name: str) -> bool:
 
 
 def _state(file: str) -> tuple[int, int] | None:
+    """When it was written, and how long it is; None where it is gone."""
     try:
         found = Path(file).stat()
     except OSError:
@@ -171,21 +177,13 @@ def _import_stages() -> None:
         import_module(f"rlpipe.stages.{name}")
 
 
-def _may_fork() -> bool:
-    """CUDA does not survive a fork, not even having been asked for its devices."""
-    import torch
-
-    return not torch.backends.cuda.is_built()
-
-
 def main() -> None:
     """Serve as `helper` says, in the workspace that we stand in."""
+    began = time.time_ns()
     listening, folder = taken_over(sys.argv)
     with importing():
         _import_stages()
-    if not _may_fork():
-        return
-    order = _Server(listening, _Sources()).serve()
+    order = _Server(listening, _Sources(began)).serve()
     if order is None:
         shutil.rmtree(folder, ignore_errors=True)
         return

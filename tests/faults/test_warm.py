@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from importlib.metadata import version
 from pathlib import Path
 
 import pytest
@@ -38,7 +39,13 @@ with warm(Path()) as environ:
 """
 ENDLESS = ("bandit", "--algo", "ppo", "--steps", "100000000")
 
-pytestmark = [pytest.mark.slow, pytest.mark.skipif(sys.platform != "linux", reason="stages start warm on Linux alone")]
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(
+        sys.platform != "linux" or not version("torch").endswith("+cpu"),
+        reason="stages start warm on Linux and with a CPU build of PyTorch alone",
+    ),
+]
 
 
 @dataclass
@@ -180,6 +187,12 @@ def test_where_nobody_answers_the_command_works_by_itself(tmp_path: Path) -> Non
     said, code = nobody.client("stage", "sfd").communicate(timeout=60)[0].splitlines()
     assert said.startswith("not started warm: FileNotFoundError")
     assert code == "code None False"
+
+
+def test_where_pytorch_may_use_cuda_no_such_process_is_offered(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tasks.warm.version", lambda _: "2.13.0+cu130")
+    with warm(ROOT) as environ:
+        assert environ == {}
 
 
 def _children(pid: int) -> list[int]:
