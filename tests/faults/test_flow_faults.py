@@ -8,7 +8,7 @@ import sqlite3
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -16,6 +16,7 @@ import pytest
 
 from rlpipe.errors import StageError
 from tests.flows.tiny_project import STAGES, create, prefect_server, say, traced
+from tests.processes import has_ended, wait_until
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 
@@ -46,22 +47,8 @@ def flow_process(
 def pid_of_stage(root: Path) -> int:
     """The process of the stage that was told to stay, as soon as it runs."""
     path = root / "pid.txt"
-    _wait(lambda: path.exists() and path.read_text() != "", 120)
+    wait_until(lambda: path.exists() and path.read_text() != "", 120)
     return int(path.read_text())
-
-
-def has_ended(pid: int) -> bool:
-    """Whether no process of that number runs; one that nobody has reaped yet has ended too."""
-    command = ["ps", "-o", "stat=", "-p", str(pid)]
-    status = subprocess.run(command, capture_output=True, text=True, check=False)
-    return status.stdout.strip()[:1] in ("", "Z")
-
-
-def _wait(condition: Callable[[], bool], seconds: float) -> None:
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, "waited in vain"
-        time.sleep(0.05)
 
 
 @pytest.mark.slow
@@ -102,9 +89,9 @@ def test_a_stage_whose_flow_is_killed_ends_well_and_is_recorded(project: Path) -
         pid_of_stage(project)
         process.kill()
         process.wait()
-        _wait(lambda: "end left" in (project / "trace.txt").read_text(), 60)
-    _wait(lambda: "left:" in (project / "dvc.lock").read_text(), 60)
-    _wait(lambda: "left" not in _stale(project), 60)
+        wait_until(lambda: "end left" in (project / "trace.txt").read_text(), 60)
+    wait_until(lambda: "left:" in (project / "dvc.lock").read_text(), 60)
+    wait_until(lambda: "left" not in _stale(project), 60)
 
 
 def _stale(root: Path) -> set[str]:

@@ -7,8 +7,7 @@ import shutil
 import signal
 import subprocess
 import sys
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.metadata import version
@@ -19,6 +18,7 @@ import pytest
 from rlpipe.config.edit import edited
 from rlpipe.lineage import digest
 from tasks.warm import warm
+from tests.processes import children, has_ended, wait_until
 
 ROOT = Path(__file__).resolve().parents[2]
 SMALL = ["data.arithmetic.sft_rows=40", "data.arithmetic.rl_rows=20", "data.arithmetic.heldout_rows=10"]
@@ -66,23 +66,23 @@ class Warm:
         )
 
     def stages(self) -> list[int]:
-        return _children(self.pid)
+        return children(self.pid)
 
     def endless(self) -> tuple[subprocess.Popen[str], int]:
         """A command that does not end by itself, and the forked process that is at it."""
         client = self.client(*ENDLESS)
-        _until(lambda: len(self.stages()) == 1)
+        wait_until(lambda: len(self.stages()) == 1)
         (stage,) = self.stages()
         # It has been handed over when it leads its own group; then it is told of signals.
-        _until(lambda: os.getpgid(stage) == stage)
+        wait_until(lambda: os.getpgid(stage) == stage)
         return client, stage
 
 
 @contextmanager
 def _warm(root: Path) -> Iterator[Warm]:
-    before = set(_children(os.getpid()))
+    before = set(children(os.getpid()))
     with warm(root) as environ:
-        (pid,) = set(_children(os.getpid())) - before
+        (pid,) = set(children(os.getpid())) - before
         yield Warm(pid, environ)
 
 
@@ -124,20 +124,20 @@ def test_who_is_interrupted_here_is_interrupted_there(served: Warm) -> None:
     out, _ = client.communicate(timeout=60)
     assert client.returncode == -signal.SIGINT
     assert out.splitlines()[-1] == "KeyboardInterrupt"
-    assert _ended(stage)
+    assert has_ended(stage)
 
 
 def test_who_is_terminated_here_is_terminated_there(served: Warm) -> None:
     client, stage = served.endless()
     client.terminate()
     assert client.wait(60) == -signal.SIGTERM
-    assert _ended(stage)
+    assert has_ended(stage)
 
 
 def test_who_is_killed_here_is_killed_there(served: Warm) -> None:
     client, stage = served.endless()
     client.kill()
-    _until(lambda: _ended(stage))
+    wait_until(lambda: has_ended(stage))
 
 
 def test_who_is_killed_there_is_killed_here(served: Warm) -> None:
@@ -151,24 +151,24 @@ def test_with_the_process_that_forks_its_stages_end_as_killed() -> None:
         client, stage = process.endless()
         os.kill(process.pid, signal.SIGKILL)
         assert client.wait(60) == -signal.SIGKILL
-        _until(lambda: _ended(stage))
+        wait_until(lambda: has_ended(stage))
 
 
 def test_a_pipeline_that_is_killed_leaves_its_stages_at_work_and_in_the_end_nothing() -> None:
     flow = subprocess.Popen([sys.executable, "-c", PIPELINE], cwd=ROOT, stdout=subprocess.PIPE, text=True)
     assert flow.stdout is not None
     at = flow.stdout.readline().strip()
-    (pid,) = _children(flow.pid)
+    (pid,) = children(flow.pid)
     process = Warm(pid, {"RLPIPE_WARM": at})
     client, stage = process.endless()
     flow.kill()
     flow.wait()
-    assert not _ended(stage)
+    assert not has_ended(stage)
     late, _ = process.client("stage", "sfd").communicate(timeout=60)
     assert late.splitlines()[-1] == "code None False"  # it is for the command itself to do
     client.send_signal(signal.SIGINT)
     client.wait(60)
-    _until(lambda: _ended(pid) and not Path(at).parent.exists())
+    wait_until(lambda: has_ended(pid) and not Path(at).parent.exists())
 
 
 def test_after_a_change_of_the_code_the_command_works_by_itself(tmp_path: Path) -> None:
@@ -193,24 +193,3 @@ def test_where_pytorch_may_use_cuda_no_such_process_is_offered(monkeypatch: pyte
     monkeypatch.setattr("tasks.warm.version", lambda _: "2.13.0+cu130")
     with warm(ROOT) as environ:
         assert environ == {}
-
-
-def _children(pid: int) -> list[int]:
-    try:
-        return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
-    except (FileNotFoundError, ProcessLookupError):
-        return []
-
-
-def _ended(pid: int) -> bool:
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "Z"
-    except (FileNotFoundError, ProcessLookupError):
-        return True
-
-
-def _until(holds: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + 60
-    while not holds():
-        assert time.monotonic() < deadline, "waited for a minute"
-        time.sleep(0.05)

@@ -5,12 +5,13 @@ from __future__ import annotations
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
+
+from tests.processes import has_ended, wait_until
 
 Search = Callable[..., list[Any]]
 ROOT = Path(__file__).parents[3]
@@ -58,7 +59,7 @@ def test_a_bare_stage_is_written_and_imports_no_mlflow(bare: Callable[..., Any],
     opened, computed, last = out.splitlines()
     at, process = opened.split()
     assert (computed, last) == ("computed", "False False")
-    assert _ended(process)
+    assert has_ended(int(process))
     assert not Path(at).parent.exists()
     (run,) = runs(stage="sft")
     assert (run.info.status, run.data.metrics) == ("FINISHED", {"sft/loss": 1.0})
@@ -85,23 +86,9 @@ def test_a_stage_that_is_stopped_or_killed_leaves_no_process_and_no_folder(
     stage = bare("wait")
     assert stage.stdout is not None
     at, process = stage.stdout.readline().split()
-    _until(lambda: [run.data.metrics for run in runs(stage="sft")] == [{"sft/loss": 1.0}])
+    wait_until(lambda: [run.data.metrics for run in runs(stage="sft")] == [{"sft/loss": 1.0}])
     stage.send_signal(number)
     stage.wait(60)
-    _until(lambda: _ended(process) and not Path(at).parent.exists())
+    wait_until(lambda: has_ended(int(process)) and not Path(at).parent.exists())
     assert runs(stage="sft")[0].info.status == status
     stage.communicate()
-
-
-def _ended(process: str) -> bool:
-    try:
-        return Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[0] == "Z"
-    except (FileNotFoundError, ProcessLookupError):
-        return True
-
-
-def _until(holds: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + 60
-    while not holds():
-        assert time.monotonic() < deadline, "waited for a minute"
-        time.sleep(0.05)
