@@ -3,8 +3,8 @@
     python -m benchmarks.lora --long
 
 2 prompts of 256 tokens, 8 completions each, geometric with mean 32 and at most 128; 494M random weights in the shape of
-Qwen2.5-0.5B, rank 16, autocast on both sides. One pair, of the very steps whose gradients are compared: without AMX a
-CPU takes TRL half an hour for them.
+Qwen2.5-0.5B, rank 16, autocast on both sides. One pair, of the very steps whose gradients are compared: without AMX
+TRL needs some twenty minutes for them.
 """
 
 from __future__ import annotations

@@ -7,6 +7,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -17,6 +18,7 @@ import pytest
 
 from rlpipe.config.edit import edited
 from rlpipe.lineage import digest
+from rlpipe.warm import _Sources
 from tasks.warm import warm
 from tests.processes import children, has_ended, wait_until
 
@@ -25,6 +27,7 @@ SMALL = ["data.arithmetic.sft_rows=40", "data.arithmetic.rl_rows=20", "data.arit
 # What a stage's command does, and what it had to import for it.
 CLIENT = """
 import sys
+import time
 from rlpipe.handover import handed_over
 code = handed_over(sys.argv[1:])
 print("code", code, "torch" in sys.modules, flush=True)
@@ -32,6 +35,7 @@ print("code", code, "torch" in sys.modules, flush=True)
 PIPELINE = """
 import time
 from pathlib import Path
+from rlpipe.warm import _Sources
 from tasks.warm import warm
 with warm(Path()) as environ:
     print(*environ.values(), flush=True)
@@ -180,6 +184,11 @@ def test_after_a_change_of_the_code_the_command_works_by_itself(tmp_path: Path) 
         said, code = process.client("stage", "sfd").communicate(timeout=120)[0].splitlines()
     assert said == f"not started warm: {changed} has changed since the pipeline was started."
     assert code == "code None False"
+
+
+def test_a_file_that_was_written_while_it_was_imported_counts_as_changed() -> None:
+    assert _Sources(time.time_ns()).changed() is None
+    assert _Sources((ROOT / "rlpipe/warm.py").stat().st_mtime_ns).changed() is not None
 
 
 def test_where_nobody_answers_the_command_works_by_itself(tmp_path: Path) -> None:
