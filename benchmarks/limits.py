@@ -169,7 +169,7 @@ def _sft(folder: Path) -> None:
 
 def _offline(names: Iterable[str], side: Side, operations: int) -> None:
     """A step on fixed rows, once for each peer's name."""
-    _fixed(names, lambda: side(steps=1, lr=ours.STILL).seconds, operations)
+    _fixed(names, lambda: side(steps=2, lr=ours.STILL).seconds, operations)
 
 
 def _head(_: Path) -> None:

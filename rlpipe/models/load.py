@@ -19,6 +19,7 @@ from transformers import (
 
 from rlpipe.config.schema import Scratch
 from rlpipe.errors import ModelError
+from rlpipe.models.gates import with_own_gates
 from rlpipe.models.norms import with_own_norms
 from rlpipe.models.products import with_own_products
 
@@ -172,5 +173,6 @@ def _load(auto: Any, name_or_path: str | Path, device: torch.device, **options: 
 def _placed(model: PreTrainedModel, device: torch.device) -> PreTrainedModel:
     nn.Module.to(model, device)
     with_own_norms(model)
+    with_own_gates(model)
     with_own_products(model)
     return model.eval()

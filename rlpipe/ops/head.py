@@ -110,9 +110,11 @@ class _Stats(torch.autograd.Function):
         pieces = list(_pieces(len(hidden_NH), len(weight_VH)))
         parts, kept = [], list[Tensor]()
         keeps = any(ctx.needs_input_grad) and len(hidden_NH) * len(weight_VH) <= _KEPT_ELEMENTS
+        room = _Room(hidden_NH, weight_VH)
         for rows in pieces:
-            logits_CV = _logits(hidden_NH[rows], weight_VH, bias_V, scale, softcap)
-            parts.append(_read(logits_CV, ids_N[rows], temperature))
+            logits_CV = room.new(rows) if keeps else room.of("logits", rows)
+            _logits(hidden_NH[rows], weight_VH, bias_V, scale, softcap, out_CV=logits_CV)
+            parts.append(_read(logits_CV, ids_N[rows], temperature, room.of("weights", rows)))
             if keeps:
                 kept.append(logits_CV)  # already less its maximum
         logp_N, plain_N, entropy_N, likeliest_N, peak_N, mass_N, tempered_mass_N = (
@@ -141,16 +143,24 @@ class _Stats(torch.autograd.Function):
         hidden_grad_NH = torch.empty_like(hidden_NH) if wants_hidden else None
         weight_grad_VH: Tensor | None = None
         bias_grad_V = torch.zeros_like(bias_V, dtype=exact) if wants_bias else None
+        room = _Room(hidden_NH, weight_VH)
         for number, rows in enumerate(_pieces(len(hidden_NH), len(weight_VH))):
             peak_C1 = peak_N[rows].unsqueeze(1)
-            anew = None if kept else _logits(hidden_NH[rows], weight_VH, bias_V, scale, softcap).sub_(peak_C1)
-            x_CV = kept[number] if anew is None else anew
-            grad_CV = _plain_grad(x_CV, mass_N[rows], entropy_N[rows], plain_grad_N[rows],
-                                  None if upstream[2] is None else entropy_grad_N[rows])  # fmt: skip
+            if kept:
+                x_CV = kept[number]
+            else:
+                x_CV = room.of("logits", rows)
+                _logits(hidden_NH[rows], weight_VH, bias_V, scale, softcap, out_CV=x_CV)
+                x_CV.sub_(peak_C1)
+            entropy_grad_C = None if upstream[2] is None else entropy_grad_N[rows]
+            grad_CV = _plain_grad(
+                x_CV, mass_N[rows], entropy_N[rows], plain_grad_N[rows], entropy_grad_C, room.of("grad", rows)
+            )
             at_token_C = plain_grad_N[rows]
             if temperature != 1.0:
                 share_C = logp_grad_N[rows] / temperature
-                tempered_CV = (x_CV / temperature).sub_(tempered_mass_N[rows].unsqueeze(1)).exp_()
+                tempered_CV = torch.div(x_CV, temperature, out=room.of("weights", rows))
+                tempered_CV.sub_(tempered_mass_N[rows].unsqueeze(1)).exp_()
                 grad_CV.sub_(tempered_CV.mul_(share_C.unsqueeze(1)))
                 at_token_C = at_token_C + share_C
             grad_CV.scatter_add_(1, ids_N[rows].unsqueeze(1), at_token_C.unsqueeze(1))
@@ -171,30 +181,62 @@ class _Stats(torch.autograd.Function):
         )  # fmt: skip
 
 
+class _Room:
+    """Memory for a piece of the logits and what is made of them, used again for every piece: fresh memory of that size
+    costs more to get from the system than the arithmetic in it.
+    """
+
+    def __init__(self, hidden_NH: Tensor, weight_VH: Tensor) -> None:
+        self._shape = min(len(hidden_NH), _rows_at_once(len(weight_VH))), len(weight_VH)
+        self._dtype, self._device = torch.promote_types(hidden_NH.dtype, torch.float32), hidden_NH.device
+        self._rooms: dict[str, Tensor] = {}
+
+    def of(self, name: str, rows: slice) -> Tensor:
+        """[C, V] for a piece, in at least float32: whatever the last piece left there."""
+        if name not in self._rooms:
+            self._rooms[name] = torch.empty(self._shape, dtype=self._dtype, device=self._device)
+        return self._rooms[name][: rows.stop - rows.start]
+
+    def new(self, rows: slice) -> Tensor:
+        """[C, V] that stays."""
+        return torch.empty((rows.stop - rows.start, self._shape[1]), dtype=self._dtype, device=self._device)
+
+
+def _rows_at_once(vocabulary: int) -> int:
+    return max(_LEAST_ROWS, _ELEMENTS // vocabulary)
+
+
 def _pieces(rows: int, vocabulary: int) -> Iterator[slice]:
-    at_once = max(_LEAST_ROWS, _ELEMENTS // vocabulary)
+    at_once = _rows_at_once(vocabulary)
     for start in range(0, max(rows, 1), at_once):
-        yield slice(start, start + at_once)
+        yield slice(start, min(start + at_once, rows))
 
 
-def _logits(hidden_CH: Tensor, weight_VH: Tensor, bias_V: Tensor | None, scale: float, softcap: float | None) -> Tensor:
-    """[C, V] in at least float32, a tensor of its own."""
-    logits_CV = torch.nn.functional.linear(hidden_CH, weight_VH, bias_V)
-    logits_CV = logits_CV.to(torch.promote_types(logits_CV.dtype, torch.float32))
+def _logits(
+    hidden_CH: Tensor, weight_VH: Tensor, bias_V: Tensor | None, scale: float, softcap: float | None, *, out_CV: Tensor
+) -> None:
+    """Logits go into out_CV, [C, V] in at least float32."""
+    if out_CV.dtype != hidden_CH.dtype:
+        out_CV.copy_(torch.nn.functional.linear(hidden_CH, weight_VH, bias_V))
+    elif bias_V is None:
+        torch.mm(hidden_CH, weight_VH.T, out=out_CV)
+    else:
+        torch.addmm(bias_V, hidden_CH, weight_VH.T, out=out_CV)
     if scale != 1.0:
-        logits_CV.mul_(scale)
-    return logits_CV if softcap is None else logits_CV.div_(softcap).tanh_().mul_(softcap)
+        out_CV.mul_(scale)
+    if softcap is not None:
+        out_CV.div_(softcap).tanh_().mul_(softcap)
 
 
-def _read(logits_CV: Tensor, ids_C: Tensor, temperature: float) -> tuple[Tensor, ...]:
+def _read(logits_CV: Tensor, ids_C: Tensor, temperature: float, weight_CV: Tensor) -> tuple[Tensor, ...]:
     """Log-prob, untempered log-prob, entropy, likeliest, maximum, log of the weights' sum untempered and tempered.
 
-    Leaves x = logits - maximum in logits_CV.
+    Leaves x = logits - maximum in logits_CV, anything in weight_CV.
     """
     peak_C = logits_CV.amax(-1)
     x_CV = logits_CV.sub_(peak_C.unsqueeze(1))
     chosen_C = x_CV.gather(1, ids_C.unsqueeze(1)).squeeze(1)
-    weight_CV = x_CV.exp()
+    torch.exp(x_CV, out=weight_CV)
     sum_C = weight_CV.sum(-1)
     mass_C = sum_C.log()
     # H = -sum_v p_v (x_v - mass) with p_v = weight_v / sum.
@@ -208,18 +250,18 @@ def _read(logits_CV: Tensor, ids_C: Tensor, temperature: float) -> tuple[Tensor,
 
 
 def _plain_grad(
-    x_CV: Tensor, mass_C: Tensor, entropy_C: Tensor, plain_grad_C: Tensor, entropy_grad_C: Tensor | None
+    x_CV: Tensor, mass_C: Tensor, entropy_C: Tensor, plain_grad_C: Tensor, entropy_grad_C: Tensor | None, out_CV: Tensor
 ) -> Tensor:
-    """[C, V] gradient of the untempered log-probs and entropies but for the tokens' own part.
+    """[C, V] gradient of the untempered log-probs and entropies but for the tokens' own part, in out_CV.
 
     d logp / d x_v = [v = token] - p_v,   d H / d x_v = -p_v (log p_v + H)
     """
-    log_p_CV = x_CV - mass_C.unsqueeze(1)
+    log_p_CV = torch.sub(x_CV, mass_C.unsqueeze(1), out=out_CV)
     if entropy_grad_C is None:
         return log_p_CV.exp_().mul_(-plain_grad_C.unsqueeze(1))
     p_CV = log_p_CV.exp()
-    factor_CV = log_p_CV.add_(entropy_C.unsqueeze(1)).mul_(-entropy_grad_C.unsqueeze(1)).sub_(plain_grad_C.unsqueeze(1))
-    return p_CV.mul_(factor_CV)
+    log_p_CV.add_(entropy_C.unsqueeze(1)).mul_(-entropy_grad_C.unsqueeze(1)).sub_(plain_grad_C.unsqueeze(1))
+    return log_p_CV.mul_(p_CV)
 
 
 def _added(weight_grad_VH: Tensor | None, grad_CV: Tensor, hidden_CH: Tensor, exact: torch.dtype) -> Tensor:

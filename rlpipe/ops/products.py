@@ -1,7 +1,8 @@
-"""Products in bfloat16 on a CPU that has no units for them: of the same rounded numbers, in float32.
+"""Products with weights, where a CPU does them faster in another way than `torch.nn.functional.linear`.
 
 Without AVX512-BF16 or AMX a bfloat16 product is done in float32 in any case, a few numbers at a time: a third of the
-speed of a float32 product. So both sides are widened once, multiplied, and the result is rounded.
+speed of a float32 product. So both sides are widened once, multiplied, and the result is rounded. A product of few rows
+reads the weight more than it multiplies: a layout made for that is read faster.
 """
 
 from __future__ import annotations
@@ -15,6 +16,8 @@ from torch.autograd.function import once_differentiable
 
 # With fewer rows than that, widening the weight costs more than the product.
 _LEAST_ROWS = 32
+# Of a float32 weight with fewer numbers than that, calling oneDNN costs more than its layout saves.
+_WORTH_LAYING_OUT = 1 << 18
 
 
 @cache
@@ -43,6 +46,39 @@ def linear(states: Tensor, weight_OI: Tensor, bias_O: Tensor | None) -> Tensor:
     with torch.autocast("cpu", enabled=False):
         made: Tensor = _Linear.apply(states.to(torch.bfloat16), weight_OI, bias_O)
         return made
+
+
+class FewRows:
+    """A linear map for many products of few rows, without gradients, whose weight stays as it is meanwhile.
+
+    On a CPU the weight is copied into oneDNN's own layout. Measured with 3 to 32 rows on one with AVX-512 and AMX: up
+    to 2.7 times faster in float32, 1.2 to 2 in bfloat16.
+    """
+
+    def __init__(self, weight_OI: Tensor, bias_O: Tensor | None = None) -> None:
+        """Both of one type: the products' and the result's."""
+        self._dtype, self._bias_O = weight_OI.dtype, bias_O
+        self.laid_out = _lays_out(weight_OI)
+        self._weight_OI = torch.ops.mkldnn._reorder_linear_weight(weight_OI.detach()) if self.laid_out else weight_OI
+
+    def __call__(self, states_RI: Tensor) -> Tensor:
+        """[R, O] states W^T + bias."""
+        states_RI = states_RI.to(self._dtype)
+        if not self.laid_out:
+            return torch.nn.functional.linear(states_RI, self._weight_OI, self._bias_O)
+        made_RO: Tensor = torch.ops.mkldnn._linear_pointwise(states_RI, self._weight_OI, self._bias_O, "none", [], "")
+        return made_RO
+
+
+def _lays_out(weight_OI: Tensor) -> bool:
+    return (
+        weight_OI.device.type == "cpu"
+        and torch.backends.mkldnn.is_available()
+        and (
+            (weight_OI.dtype == torch.float32 and weight_OI.numel() >= _WORTH_LAYING_OUT)
+            or (weight_OI.dtype == torch.bfloat16 and native())
+        )
+    )
 
 
 def _widens(states: Tensor) -> bool:

@@ -2,8 +2,7 @@
 
 Llama, Qwen2, Qwen3 and Mistral are one design: RMS norms before attention and before a gated SiLU, rotary positions.
 transformers runs a step of it in some sixty small operations a layer, which cost more than the arithmetic; here it is
-about thirty. Hidden states stand as [H, R], features by samples: a float32 product of few samples is fastest so.
-
+about thirty.
 """
 
 from __future__ import annotations
@@ -15,11 +14,11 @@ from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import linear, silu
+from torch.nn.functional import silu
 from transformers import LlamaForCausalLM, MistralForCausalLM, Qwen2ForCausalLM, Qwen3ForCausalLM
 from transformers.cache_utils import DynamicCache
 
-from rlpipe.ops.products import wide
+from rlpipe.ops.products import FewRows, wide
 from rlpipe.rollout.pools import Attending, SlotPool, serves_slots
 from rlpipe.rollout.prompts import Prompts, padded, prefill
 
@@ -28,33 +27,30 @@ _CLASSES = (LlamaForCausalLM, MistralForCausalLM, Qwen2ForCausalLM, Qwen3ForCaus
 _LIVE_ROTARY = ("dynamic", "longrope")
 # How far apart, in units of the largest logit, the two ways to a step may be.
 _TOLERANCE = 1e-4
-# Samples for which a head's product is faster as W x^T than as x W^T.
-_HEAD_BY_ROWS = range(4, 49)
 # What a model's class makes of a step does not change while it lives: looked at once.
 _agreed: WeakKeyDictionary[nn.Module, bool] = WeakKeyDictionary()
 
 
 @dataclass(frozen=True)
 class _Layer:
-    """A layer's weights; the maps in the type that they are multiplied in. N is the width of all queries, keys, values.
+    """A layer's weights.
 
     Attributes:
-        before_H1, after_H1: the norms' before and after attention.
-        qkv_NH, qkv_bias_N1: queries, keys and values in one map.
+        before_H, after_H: the norms' before and after attention.
+        qkv: queries, keys and values in one map.
         head_norm: [heads + key heads, D] Qwen3's norms of queries and keys; None elsewhere.
-        out_HN: of the attention.
-        gate_up_IH: both maps of the MLP, [2 I, H].
-        down_HI: [H, I].
+        out: of the attention.
+        gate_up: both maps of the MLP that widen.
+        down: the one that narrows.
     """
 
-    before_H1: Tensor
-    after_H1: Tensor
-    qkv_NH: Tensor
-    qkv_bias_N1: Tensor | None
+    before_H: Tensor
+    after_H: Tensor
+    qkv: FewRows
     head_norm: Tensor | None
-    out_HN: Tensor
-    gate_up_IH: Tensor
-    down_HI: Tensor
+    out: FewRows
+    gate_up: FewRows
+    down: FewRows
 
 
 class FusedSteps:
@@ -68,13 +64,11 @@ class FusedSteps:
         config, decoder = inner.config, inner.model
         self.slots, self._model, self._pool = pool.slots, model, pool
         self._heads, self._shared = config.num_attention_heads, config.num_key_value_heads
-        self._width, self._eps = decoder.layers[0].self_attn.head_dim, config.rms_norm_eps
-        self._eps_R = torch.tensor([config.rms_norm_eps])
+        self._width, self._eps = decoder.layers[0].self_attn.head_dim, torch.tensor(config.rms_norm_eps)
         dtype = torch.get_autocast_dtype("cpu") if torch.is_autocast_enabled("cpu") else torch.float32
         self._embedding_VH = inner.get_input_embeddings().weight
-        self._head_VH = wide(inner.get_output_embeddings().weight.to(dtype))
-        self._dtype = self._head_VH.dtype
-        self._norm_H1 = decoder.norm.weight.unsqueeze(1)
+        self._head = FewRows(wide(inner.get_output_embeddings().weight.to(dtype)))
+        self._norm_H = decoder.norm.weight
         self._layers = [_layer(layer, self._heads, self._shared, dtype) for layer in decoder.layers]
         cos_1LD, sin_1LD = decoder.rotary_emb(self._embedding_VH, torch.arange(longest).unsqueeze(0))
         # Of a pair (a, b) at columns d and d + D/2, a turns into a cos - b sin and b into b cos + a sin.
@@ -91,35 +85,30 @@ class FusedSteps:
     @torch.autocast("cpu", enabled=False)
     def step(self, token_R: Tensor, position_R: Tensor) -> Tensor:
         """See `Steps`."""
-        states_HR = self._embedding_VH[token_R].t().contiguous()
+        states_RH = self._embedding_VH[token_R]
         turn = self._cos_LD[position_R].unsqueeze(1), self._sin_LD[position_R].unsqueeze(1)
         hidden = self._pool.hidden()
         for number, layer in enumerate(self._layers):
-            query_RND, key_RND, value_RND = self._heads_of(layer, self._normed(states_HR, layer.before_H1), turn)
+            query_RND, key_RND, value_RND = self._heads_of(layer, self._normed(states_RH, layer.before_H), turn)
             seen_RND = self._pool.attend(number, query_RND, key_RND, value_RND, hidden)
-            _add(states_HR, layer.out_HN, seen_RND.reshape(len(token_R), -1).t())
-            gate_IR, up_IR = (layer.gate_up_IH @ self._normed(states_HR, layer.after_H1)).chunk(2)
-            _add(states_HR, layer.down_HI, silu(gate_IR, inplace=True).mul_(up_IR))
+            states_RH += layer.out(seen_RND.flatten(1))
+            gate_RI, up_RI = layer.gate_up(self._normed(states_RH, layer.after_H)).chunk(2, 1)
+            states_RH += layer.down(silu(gate_RI).mul_(up_RI))
         self._pool.extended()
-        last_HR = self._normed(states_HR, self._norm_H1)
-        if len(token_R) in _HEAD_BY_ROWS:
-            return (self._head_VH @ last_HR).t().contiguous()
-        return linear(last_HR.t(), self._head_VH)
+        return self._head(self._normed(states_RH, self._norm_H))
 
     def keep(self, rows: Sequence[int]) -> None:
         """See `Steps`."""
         self._pool.keep(torch.tensor(rows, dtype=torch.long))
 
-    def _normed(self, states_HR: Tensor, weight_H1: Tensor) -> Tensor:
-        length_R = torch.linalg.vector_norm(states_HR, dim=0)
-        scale_R = torch.addcmul(self._eps_R, length_R, length_R, value=1 / len(states_HR)).rsqrt_()
-        return (states_HR * scale_R).mul_(weight_H1).to(self._dtype)
+    def _normed(self, states_RH: Tensor, weight_H: Tensor) -> Tensor:
+        length_R1 = torch.linalg.vector_norm(states_RH, dim=1, keepdim=True)
+        scale_R1 = torch.addcmul(self._eps, length_R1, length_R1, value=1 / len(weight_H)).rsqrt_()
+        return (states_RH * scale_R1).mul_(weight_H)
 
-    def _heads_of(self, layer: _Layer, states_HR: Tensor, turn: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor, Tensor]:
+    def _heads_of(self, layer: _Layer, states_RH: Tensor, turn: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor, Tensor]:
         """[R, heads, D] queries, and [R, key heads, D] keys and values, the former two turned to their positions."""
-        bias_N1 = layer.qkv_bias_N1
-        flat_NR = layer.qkv_NH @ states_HR if bias_N1 is None else torch.addmm(bias_N1, layer.qkv_NH, states_HR)
-        all_RND = flat_NR.t().contiguous().unflatten(1, (-1, self._width))
+        all_RND = layer.qkv(states_RH).unflatten(1, (-1, self._width))
         turned_RND, value_RND = all_RND.split([self._heads + self._shared, self._shared], 1)
         if layer.head_norm is not None:
             turned_RND = turned_RND.float()
@@ -187,15 +176,15 @@ def _layer(layer: Any, heads: int, shared: int, dtype: torch.dtype) -> _Layer:
     if hasattr(attention, "q_norm"):
         of_query, of_key = attention.q_norm.weight, attention.k_norm.weight
         head_norm = torch.cat([of_query.expand(heads, -1), of_key.expand(shared, -1)])
+    bias_N = None if maps[0].bias is None else wide(torch.cat([linear.bias for linear in maps]).to(dtype))
     return _Layer(
-        layer.input_layernorm.weight.unsqueeze(1),
-        layer.post_attention_layernorm.weight.unsqueeze(1),
-        torch.cat([_weight(linear, dtype) for linear in maps]),
-        None if maps[0].bias is None else wide(torch.cat([linear.bias for linear in maps]).unsqueeze(1).to(dtype)),
+        layer.input_layernorm.weight,
+        layer.post_attention_layernorm.weight,
+        FewRows(torch.cat([_weight(linear, dtype) for linear in maps]), bias_N),
         head_norm,
-        _weight(attention.o_proj, dtype),
-        torch.cat([_weight(mlp.gate_proj, dtype), _weight(mlp.up_proj, dtype)]),
-        _weight(mlp.down_proj, dtype),
+        FewRows(_weight(attention.o_proj, dtype)),
+        FewRows(torch.cat([_weight(mlp.gate_proj, dtype), _weight(mlp.up_proj, dtype)])),
+        FewRows(_weight(mlp.down_proj, dtype)),
     )
 
 
@@ -206,12 +195,3 @@ def _weight(linear: Any, dtype: torch.dtype) -> Tensor:
         for name in linear.active_adapters:
             weight = weight + linear.get_delta_weight(name)
     return wide(weight.to(dtype))
-
-
-def _add(states_HR: Tensor, weight: Tensor, inputs: Tensor) -> None:
-    """states += weight inputs, the product in the weight's type."""
-    inputs = inputs.to(weight.dtype)
-    if weight.dtype == states_HR.dtype:
-        states_HR.addmm_(weight, inputs)
-    else:
-        states_HR.add_(weight @ inputs)

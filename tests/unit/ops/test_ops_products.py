@@ -5,7 +5,7 @@ import torch
 from torch.nn import functional
 
 from rlpipe.ops import products
-from rlpipe.ops.products import linear, wide
+from rlpipe.ops.products import FewRows, linear, wide
 
 ROWS, WIDTH, OUT = 40, 24, 8
 
@@ -78,3 +78,27 @@ def test_weights_in_bfloat16_get_gradients_in_bfloat16(monkeypatch):
     with torch.autocast("cpu", torch.bfloat16):
         linear(*operands).sum().backward()
     assert {operand.grad.dtype for operand in operands} == {torch.bfloat16}
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("has_bias", [True, False])
+@pytest.mark.parametrize("rows", [0, 1, 3, 40])
+@pytest.mark.parametrize("width", [WIDTH, 512])  # one weight that is worth laying out in float32, one that is not
+def test_few_rows_are_multiplied_as_always(width, rows, has_bias, dtype):
+    generator = torch.Generator().manual_seed(0)
+    weight = torch.randn(512, width, generator=generator).to(dtype)
+    bias = torch.randn(512, generator=generator).to(dtype) if has_bias else None
+    states = torch.randn(rows, width, generator=generator)
+    made = FewRows(weight, bias)(states)
+    assert made.dtype == dtype
+    exact = functional.linear(states.to(dtype).double(), weight.double(), None if bias is None else bias.double())
+    rtol, atol = (1e-5, 1e-4) if dtype == torch.float32 else (2**-8, 1e-4)
+    torch.testing.assert_close(made.double(), exact, rtol=rtol, atol=atol)
+
+
+def test_a_weight_is_laid_out_where_that_is_faster(units):
+    large, small = torch.zeros(512, 512), torch.zeros(8, 8)
+    assert FewRows(large).laid_out
+    assert not FewRows(small).laid_out
+    assert FewRows(small.bfloat16()).laid_out == units
+    assert not FewRows(large.double()).laid_out
