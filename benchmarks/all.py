@@ -38,7 +38,7 @@ QUICK = (
 )
 FULL = (
     Job(("generation",), 900),
-    Job(("head",), 300),
+    Job(("head", "--pairs", "61"), 300),
     Job(("shared_prompts",), 900),
     Job(("grpo", "default", "--pairs", "15"), 600),
     Job(("dpo",), 1200),

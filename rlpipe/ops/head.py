@@ -110,11 +110,11 @@ class _Stats(torch.autograd.Function):
         pieces = list(_pieces(len(hidden_NH), len(weight_VH)))
         parts, kept = [], list[Tensor]()
         keeps = any(ctx.needs_input_grad) and len(hidden_NH) * len(weight_VH) <= _KEPT_ELEMENTS
-        room = _Room(hidden_NH, weight_VH)
+        ctx.room = room = _Room(hidden_NH, weight_VH)
         for rows in pieces:
             logits_CV = room.new(rows) if keeps else room.of("logits", rows)
             _logits(hidden_NH[rows], weight_VH, bias_V, scale, softcap, out_CV=logits_CV)
-            parts.append(_read(logits_CV, ids_N[rows], temperature, room.of("weights", rows)))
+            parts.append(_read(logits_CV, ids_N[rows], temperature, room.of("scratch", rows)))
             if keeps:
                 kept.append(logits_CV)  # already less its maximum
         logp_N, plain_N, entropy_N, likeliest_N, peak_N, mass_N, tempered_mass_N = (
@@ -143,7 +143,9 @@ class _Stats(torch.autograd.Function):
         hidden_grad_NH = torch.empty_like(hidden_NH) if wants_hidden else None
         weight_grad_VH: Tensor | None = None
         bias_grad_V = torch.zeros_like(bias_V, dtype=exact) if wants_bias else None
-        room = _Room(hidden_NH, weight_VH)
+        # Whoever keeps the loss keeps ctx, and should not keep the room with it.
+        room: _Room = ctx.room or _Room(hidden_NH, weight_VH)
+        ctx.room = None
         for number, rows in enumerate(_pieces(len(hidden_NH), len(weight_VH))):
             peak_C1 = peak_N[rows].unsqueeze(1)
             if kept:
@@ -153,13 +155,11 @@ class _Stats(torch.autograd.Function):
                 _logits(hidden_NH[rows], weight_VH, bias_V, scale, softcap, out_CV=x_CV)
                 x_CV.sub_(peak_C1)
             entropy_grad_C = None if upstream[2] is None else entropy_grad_N[rows]
-            grad_CV = _plain_grad(
-                x_CV, mass_N[rows], entropy_N[rows], plain_grad_N[rows], entropy_grad_C, room.of("grad", rows)
-            )
+            grad_CV = _plain_grad(x_CV, mass_N[rows], entropy_N[rows], plain_grad_N[rows], entropy_grad_C, room, rows)
             at_token_C = plain_grad_N[rows]
             if temperature != 1.0:
                 share_C = logp_grad_N[rows] / temperature
-                tempered_CV = torch.div(x_CV, temperature, out=room.of("weights", rows))
+                tempered_CV = torch.div(x_CV, temperature, out=room.of("more", rows))
                 tempered_CV.sub_(tempered_mass_N[rows].unsqueeze(1)).exp_()
                 grad_CV.sub_(tempered_CV.mul_(share_C.unsqueeze(1)))
                 at_token_C = at_token_C + share_C
@@ -182,8 +182,8 @@ class _Stats(torch.autograd.Function):
 
 
 class _Room:
-    """Memory for a piece of the logits and what is made of them, used again for every piece: fresh memory of that size
-    costs more to get from the system than the arithmetic in it.
+    """Memory for a piece of the logits and what is made of them, used again for every piece and on the way back: fresh
+    memory of that size costs more to get from the system than the arithmetic in it.
     """
 
     def __init__(self, hidden_NH: Tensor, weight_VH: Tensor) -> None:
@@ -250,16 +250,22 @@ def _read(logits_CV: Tensor, ids_C: Tensor, temperature: float, weight_CV: Tenso
 
 
 def _plain_grad(
-    x_CV: Tensor, mass_C: Tensor, entropy_C: Tensor, plain_grad_C: Tensor, entropy_grad_C: Tensor | None, out_CV: Tensor
+    x_CV: Tensor,
+    mass_C: Tensor,
+    entropy_C: Tensor,
+    plain_grad_C: Tensor,
+    entropy_grad_C: Tensor | None,
+    room: _Room,
+    rows: slice,
 ) -> Tensor:
-    """[C, V] gradient of the untempered log-probs and entropies but for the tokens' own part, in out_CV.
+    """[C, V] gradient of the untempered log-probs and entropies but for the tokens' own part, in `room`.
 
     d logp / d x_v = [v = token] - p_v,   d H / d x_v = -p_v (log p_v + H)
     """
-    log_p_CV = torch.sub(x_CV, mass_C.unsqueeze(1), out=out_CV)
+    log_p_CV = torch.sub(x_CV, mass_C.unsqueeze(1), out=room.of("scratch", rows))
     if entropy_grad_C is None:
         return log_p_CV.exp_().mul_(-plain_grad_C.unsqueeze(1))
-    p_CV = log_p_CV.exp()
+    p_CV = torch.exp(log_p_CV, out=room.of("more", rows))
     log_p_CV.add_(entropy_C.unsqueeze(1)).mul_(-entropy_grad_C.unsqueeze(1)).sub_(plain_grad_C.unsqueeze(1))
     return log_p_CV.mul_(p_CV)
 
