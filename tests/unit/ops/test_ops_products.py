@@ -98,7 +98,7 @@ def test_few_rows_are_multiplied_as_always(width, rows, has_bias, dtype):
 
 def test_a_weight_is_laid_out_where_that_is_faster(units):
     large, small = torch.zeros(512, 512), torch.zeros(8, 8)
-    assert FewRows(large).laid_out
-    assert not FewRows(small).laid_out
-    assert FewRows(small.bfloat16()).laid_out == units
-    assert not FewRows(large.double()).laid_out
+    assert products._lays_out(large)
+    assert not products._lays_out(small)
+    assert products._lays_out(small.bfloat16()) == units
+    assert not products._lays_out(large.double())
