@@ -7,16 +7,7 @@ import torch
 from transformers import Gemma2Config, Gemma2ForCausalLM, LlamaConfig, LlamaForCausalLM, Qwen2Config, Qwen2ForCausalLM
 
 from rlpipe.models.gates import _forward, with_own_gates
-
-SHAPE = {
-    "vocab_size": 20, "hidden_size": 16, "intermediate_size": 24, "num_hidden_layers": 2, "num_attention_heads": 2,
-    "num_key_value_heads": 1, "head_dim": 8, "max_position_embeddings": 64, "pad_token_id": 0,
-}  # fmt: skip
-IDS = torch.tensor([[1, 2, 3]])
-
-
-def _own(model):
-    return [m for m in model.modules() if getattr(m.forward, "__func__", None) is _forward]
+from tests.unit.models.replaced import IDS, SHAPE, computed_by
 
 
 @pytest.mark.parametrize(("kind", "config"), [(LlamaForCausalLM, LlamaConfig), (Qwen2ForCausalLM, Qwen2Config)])
@@ -25,8 +16,8 @@ def test_logits_and_gradients_keep_their_bits(kind, config):
     model = kind(config(**SHAPE))
     ours = copy.deepcopy(model)
     with_own_gates(ours)
-    assert len(_own(ours)) == 2
-    assert not _own(model)
+    assert len(computed_by(ours, _forward)) == 2
+    assert not computed_by(model, _forward)
     for each in (model, ours):
         each(input_ids=IDS).logits.square().sum().backward()
     assert torch.equal(ours(input_ids=IDS).logits, model(input_ids=IDS).logits)
@@ -48,4 +39,4 @@ def test_a_copy_computes_with_its_own_weights():
 def test_another_gate_stays_as_it_is():
     model = Gemma2ForCausalLM(Gemma2Config(**SHAPE))
     with_own_gates(model)
-    assert not _own(model)
+    assert not computed_by(model, _forward)

@@ -8,16 +8,7 @@ from torch import nn
 from transformers import Gemma2Config, Gemma2ForCausalLM, LlamaConfig, LlamaForCausalLM, Qwen3Config, Qwen3ForCausalLM
 
 from rlpipe.models.norms import _forward, with_own_norms
-
-SHAPE = {
-    "vocab_size": 20, "hidden_size": 16, "intermediate_size": 24, "num_hidden_layers": 2, "num_attention_heads": 2,
-    "num_key_value_heads": 1, "head_dim": 8, "max_position_embeddings": 64, "pad_token_id": 0,
-}  # fmt: skip
-IDS = torch.tensor([[1, 2, 3]])
-
-
-def _own(model):
-    return [m for m in model.modules() if getattr(m.forward, "__func__", None) is _forward]
+from tests.unit.models.replaced import IDS, SHAPE, computed_by
 
 
 class _ScaledRMSNorm(nn.Module):
@@ -39,8 +30,8 @@ def test_logits_and_gradients_stay(kind, config, norms):
     model = kind(config(**SHAPE))
     ours = copy.deepcopy(model)
     with_own_norms(ours)
-    assert len(_own(ours)) == norms
-    assert not _own(model)
+    assert len(computed_by(ours, _forward)) == norms
+    assert not computed_by(model, _forward)
     for each in (model, ours):
         each(input_ids=IDS).logits.square().sum().backward()
     torch.testing.assert_close(ours(input_ids=IDS).logits, model(input_ids=IDS).logits)
@@ -60,7 +51,7 @@ def test_a_copy_computes_with_its_own_weights():
 @pytest.mark.parametrize("model", [_ScaledRMSNorm(), Gemma2ForCausalLM(Gemma2Config(**SHAPE))])
 def test_other_norms_stay_as_they_are(model):
     with_own_norms(model)
-    assert not _own(model)
+    assert not computed_by(model, _forward)
 
 
 def test_in_another_type_a_norm_is_the_models_own():

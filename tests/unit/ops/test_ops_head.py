@@ -126,6 +126,14 @@ def test_what_needs_no_gradient_gets_none():
     assert_close(hidden.grad, expected)
 
 
+def test_a_graph_can_be_walked_back_twice(pieces):
+    hidden, weight, bias, ids = _inputs()
+    total = sum(output.sum() for output in _ours(hidden, weight, bias, ids, 1.0, None, 0.7))
+    first = torch.autograd.grad(total, (hidden, weight, bias), retain_graph=True)
+    second = torch.autograd.grad(total, (hidden, weight, bias))
+    assert all(torch.equal(*pair) for pair in zip(first, second, strict=True))
+
+
 def test_large_logits_lose_no_digits():
     # log-probs of x and of x + 1000 are the same; in float32 a logsumexp near 1000 would round to 6e-5.
     hidden, weight = torch.ones(1, 1), torch.tensor([[1000.0], [1001.0], [1002.0]])
