@@ -17,6 +17,7 @@ import sys
 import time
 import traceback
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from importlib import import_module
 from multiprocessing.connection import Connection
@@ -104,7 +105,7 @@ class _Server:
             return None
         try:
             if file := self._sources.changed():
-                client.send(Refusal(f"{file} has changed since the pipeline was started."))
+                _answer(client, Refusal(f"{file} has changed since the pipeline was started."))
                 client.close()
                 return None
             here = os.getpid()
@@ -124,7 +125,7 @@ class _Server:
         self._stages.append(stage)
         self._selector.register(stage.ended, selectors.EVENT_READ, lambda: self._reap(stage))
         self._selector.register(stage.client, selectors.EVENT_READ, lambda: self._hear(stage))
-        stage.client.send("started")
+        _answer(stage.client, "started")
 
     def _hear(self, stage: _Stage) -> None:
         """A signal for the stage; or its client was killed, and so it is."""
@@ -140,11 +141,9 @@ class _Server:
         self._selector.unregister(stage.ended)
         os.close(stage.ended)
         self._stages.remove(stage)
-        try:
+        with suppress(KeyError):  # the client was killed, and heard of
             self._selector.unregister(stage.client)
-            stage.client.send(os.waitstatus_to_exitcode(status))
-        except (KeyError, OSError):
-            pass  # the client was killed
+        _answer(stage.client, os.waitstatus_to_exitcode(status))
         stage.client.close()
 
     def _forget(self, client: Connection) -> None:
@@ -155,6 +154,12 @@ class _Server:
         for stage in self._stages:
             stage.client.close()
             os.close(stage.ended)
+
+
+def _answer(client: Connection, answer: object) -> None:
+    """Tell who asked. Where that process is gone, the end of its connection is heard like any other event."""
+    with suppress(OSError):
+        client.send(answer)
 
 
 def _become(order: Order, streams: list[int], parent: int) -> None:
@@ -180,6 +185,8 @@ def _import_stages() -> None:
 def main() -> None:
     """Serve as `helper` says, in the workspace that we stand in."""
     began = time.time_ns()
+    # Nobody interrupts this process; a forked one hears of it from where `_work` knows what to do about it.
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     listening, folder = taken_over(sys.argv)
     with importing():
         _import_stages()
@@ -192,9 +199,10 @@ def main() -> None:
 
 def _work(order: Order) -> None:
     """In a forked process, to its end."""
-    from rlpipe.cli import main as rlpipe
-
     try:
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
+        from rlpipe.cli import main as rlpipe
+
         rlpipe(order.argv)
     except KeyboardInterrupt:
         # As Python ends a process that was not forked.

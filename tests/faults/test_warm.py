@@ -9,14 +9,16 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from importlib.metadata import version
+from multiprocessing.connection import Connection
 from pathlib import Path
 
 import pytest
 
 from rlpipe.config.edit import edited
+from rlpipe.handover import VARIABLE, Order, _asked
 from rlpipe.lineage import digest
 from rlpipe.warm import _Sources
 from tasks.warm import warm
@@ -68,6 +70,10 @@ class Warm:
             stderr=subprocess.STDOUT,
             text=True,
         )
+
+    def asked(self, *argv: str) -> AbstractContextManager[Connection]:
+        """A connection as a command has it that has just sent its order."""
+        return _asked(self.environ[VARIABLE], Order(argv, dict(os.environ), ROOT))
 
     def stages(self) -> list[int]:
         return children(self.pid)
@@ -128,14 +134,31 @@ def test_who_is_interrupted_here_is_interrupted_there(served: Warm) -> None:
     out, _ = client.communicate(timeout=60)
     assert client.returncode == -signal.SIGINT
     assert out.splitlines()[-1] == "KeyboardInterrupt"
-    assert has_ended(stage)
+    wait_until(lambda: has_ended(stage))
 
 
 def test_who_is_terminated_here_is_terminated_there(served: Warm) -> None:
     client, stage = served.endless()
     client.terminate()
     assert client.wait(60) == -signal.SIGTERM
-    assert has_ended(stage)
+    wait_until(lambda: has_ended(stage))
+
+
+def test_a_stage_that_is_interrupted_as_it_starts_ends_as_interrupted(served: Warm) -> None:
+    for _ in range(10):
+        with served.asked(*ENDLESS) as connection:
+            assert connection.recv() == "started"
+            connection.send(signal.SIGINT)
+            assert connection.poll(60)
+            assert connection.recv() == -signal.SIGINT
+
+
+def test_who_is_gone_before_the_answer_leaves_no_stage_and_is_missed_by_nobody_else(served: Warm) -> None:
+    for _ in range(10):
+        with served.asked(*ENDLESS):
+            pass
+    wait_until(lambda: not served.stages())
+    assert served.client("stage", "sfd").communicate(timeout=120)[0].splitlines()[-1] == "code 2 False"
 
 
 def test_who_is_killed_here_is_killed_there(served: Warm) -> None:
