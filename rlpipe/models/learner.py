@@ -121,7 +121,12 @@ class Snapshot:
 
 def finished(policy: nn.Module) -> nn.Module:
     """The whole model, an adapter folded into its weights: what later stages start from."""
-    return policy.merge_and_unload() if hasattr(policy, "merge_and_unload") else policy  # type: ignore[operator]
+    if not hasattr(policy, "merge_and_unload"):
+        return policy
+    whole: nn.Module = policy.merge_and_unload()  # type: ignore[operator]
+    # peft writes behind autograd's back, and what was made of these weights is not theirs any more.
+    torch.autograd.graph.increment_version(list(whole.parameters()))
+    return whole
 
 
 def _copied(parameters: dict[str, Any]) -> dict[str, Tensor]:

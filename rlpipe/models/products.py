@@ -7,13 +7,11 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from rlpipe.ops.products import linear, native
+from rlpipe.ops.products import linear
 
 
 def with_own_products(model: nn.Module) -> None:
-    """From now on `model`'s linear maps are computed by `linear`, on a machine where that makes a difference."""
-    if native():
-        return
+    """From now on `model`'s linear maps are computed by `linear`."""
     for module in model.modules():
         if type(module) is nn.Linear:
             module.forward = MethodType(_forward, module)  # type: ignore[method-assign]

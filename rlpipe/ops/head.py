@@ -15,11 +15,11 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from rlpipe.errors import ShapeError
-from rlpipe.ops.products import linear, wide
+from rlpipe.ops.products import linear, rounded, wide
 
-# Logits at once: as many rows as make this many numbers (8 MB in float32), but never so few that reading the weights
-# costs more than multiplying with them.
+# Logits that are looked at at once: as many rows as make this many numbers (8 MB in float32).
 _ELEMENTS = 1 << 21
+# Logits are made of as many rows at least: of fewer, reading the weights costs more than multiplying with them.
 _LEAST_ROWS = 128
 # As many (64 MB in float32) are kept for the backward pass; where there are more, all are made anew.
 _KEPT_ELEMENTS = 1 << 24
@@ -87,7 +87,7 @@ def token_stats(hidden_NH: Tensor, ids_N: Tensor, head: Head, *, temperature: fl
     if torch.is_autocast_enabled(device):
         # What autocast does to a linear map; inside of a Function it could not see the backward pass.
         dtype = torch.get_autocast_dtype(device)
-        hidden_NH, weight_VH = wide(hidden_NH.to(dtype)), wide(weight_VH.to(dtype))
+        hidden_NH, weight_VH = wide(hidden_NH.to(dtype)), wide(rounded(weight_VH, dtype))
         bias_V = None if bias_V is None else wide(bias_V.to(dtype))
     with torch.autocast(device, enabled=False):
         return TokenStats(*_Stats.apply(hidden_NH, weight_VH, bias_V, ids_N, head.scale, head.softcap, temperature))
@@ -107,16 +107,18 @@ class _Stats(torch.autograd.Function):
         softcap: float | None,
         temperature: float,
     ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        pieces = list(_pieces(len(hidden_NH), len(weight_VH)))
         parts, kept = [], list[Tensor]()
         keeps = any(ctx.needs_input_grad) and len(hidden_NH) * len(weight_VH) <= _KEPT_ELEMENTS
         ctx.room = room = _Room(hidden_NH, weight_VH)
-        for rows in pieces:
-            logits_CV = room.new(rows) if keeps else room.of("logits", rows)
-            _logits(hidden_NH[rows], weight_VH, bias_V, scale, softcap, out_CV=logits_CV)
-            parts.append(_read(logits_CV, ids_N[rows], temperature, room.of("scratch", rows)))
-            if keeps:
-                kept.append(logits_CV)  # already less its maximum
+        for rows in room.pieces():
+            x_CV = room.new(rows) if keeps else None
+            made_CV = x_CV if x_CV is not None and x_CV.dtype == hidden_NH.dtype else room.made(rows)
+            _multiply(hidden_NH[rows], weight_VH, bias_V, out_CV=made_CV)
+            for few, at in room.moments(rows):
+                x_FV = _bent(room.exact(made_CV, few, x_CV), scale, softcap)
+                parts.append(_read(x_FV, ids_N[at], temperature, room.moment("weights", few)))
+            if x_CV is not None:
+                kept.append(x_CV)  # already less its maximum
         logp_N, plain_N, entropy_N, likeliest_N, peak_N, mass_N, tempered_mass_N = (
             torch.cat(column) for column in zip(*parts, strict=True)
         )
@@ -146,27 +148,33 @@ class _Stats(torch.autograd.Function):
         # Whoever keeps the loss keeps ctx, and should not keep the room with it.
         room: _Room = ctx.room or _Room(hidden_NH, weight_VH)
         ctx.room = None
-        for number, rows in enumerate(_pieces(len(hidden_NH), len(weight_VH))):
-            peak_C1 = peak_N[rows].unsqueeze(1)
-            if kept:
-                x_CV = kept[number]
-            else:
-                x_CV = room.of("logits", rows)
-                _logits(hidden_NH[rows], weight_VH, bias_V, scale, softcap, out_CV=x_CV)
-                x_CV.sub_(peak_C1)
-            entropy_grad_C = None if upstream[2] is None else entropy_grad_N[rows]
-            grad_CV = _plain_grad(x_CV, mass_N[rows], entropy_N[rows], plain_grad_N[rows], entropy_grad_C, room, rows)
-            at_token_C = plain_grad_N[rows]
-            if temperature != 1.0:
-                share_C = logp_grad_N[rows] / temperature
-                tempered_CV = torch.div(x_CV, temperature, out=room.of("more", rows))
-                tempered_CV.sub_(tempered_mass_N[rows].unsqueeze(1)).exp_()
-                grad_CV.sub_(tempered_CV.mul_(share_C.unsqueeze(1)))
-                at_token_C = at_token_C + share_C
-            grad_CV.scatter_add_(1, ids_N[rows].unsqueeze(1), at_token_C.unsqueeze(1))
-            if softcap is not None:
-                grad_CV.mul_(1 - ((x_CV + peak_C1) / softcap).square_())
-            grad_CV = (grad_CV if scale == 1.0 else grad_CV.mul_(scale)).to(hidden_NH.dtype)
+        for number, rows in enumerate(room.pieces()):
+            made_CV = kept[number] if kept else room.made(rows)
+            if not kept:
+                _multiply(hidden_NH[rows], weight_VH, bias_V, out_CV=made_CV)
+            grad_CV = room.grad(rows)
+            for few, at in room.moments(rows):
+                x_FV, peak_F1 = room.exact(made_CV, few), peak_N[at].unsqueeze(1)
+                if not kept:
+                    _bent(x_FV, scale, softcap).sub_(peak_F1)
+                grad_FV = grad_CV[few] if grad_CV.dtype == exact else room.moment("grad", few)
+                entropy_grad_F = None if upstream[2] is None else entropy_grad_N[at]
+                more_FV = room.moment("weights", few)
+                _plain_grad(x_FV, mass_N[at], entropy_N[at], plain_grad_N[at], entropy_grad_F, more_FV, out_FV=grad_FV)
+                at_token_F = plain_grad_N[at]
+                if temperature != 1.0:
+                    share_F = logp_grad_N[at] / temperature
+                    tempered_FV = torch.div(x_FV, temperature, out=more_FV)
+                    tempered_FV.sub_(tempered_mass_N[at].unsqueeze(1)).exp_()
+                    grad_FV.sub_(tempered_FV.mul_(share_F.unsqueeze(1)))
+                    at_token_F = at_token_F + share_F
+                grad_FV.scatter_add_(1, ids_N[at].unsqueeze(1), at_token_F.unsqueeze(1))
+                if softcap is not None:
+                    grad_FV.mul_(1 - ((x_FV + peak_F1) / softcap).square_())
+                if scale != 1.0:
+                    grad_FV.mul_(scale)
+                if grad_CV.dtype != exact:
+                    grad_CV[few] = grad_FV
             if hidden_grad_NH is not None:
                 hidden_grad_NH[rows] = grad_CV @ weight_VH
             if wants_weight:
@@ -184,90 +192,120 @@ class _Stats(torch.autograd.Function):
 class _Room:
     """Memory for a piece of the logits and what is made of them, used again for every piece and on the way back: fresh
     memory of that size costs more to get from the system than the arithmetic in it.
+
+    A piece is C rows, so many that the product is worth reading the weights; a moment is F of them, so few that what is
+    made of them in float32 or more stays in a CPU's cache.
     """
 
     def __init__(self, hidden_NH: Tensor, weight_VH: Tensor) -> None:
-        self._shape = min(len(hidden_NH), _rows_at_once(len(weight_VH))), len(weight_VH)
-        self._dtype, self._device = torch.promote_types(hidden_NH.dtype, torch.float32), hidden_NH.device
+        self._rows, self._vocabulary = len(hidden_NH), len(weight_VH)
+        self._narrow, self._device = hidden_NH.dtype, hidden_NH.device
+        self._in_moment = max(1, _ELEMENTS // self._vocabulary)
+        self._in_piece = max(_LEAST_ROWS, self._in_moment)
+        if self._device.type != "cpu":
+            self._in_moment = self._in_piece  # a call costs more there than memory
+        self._exact = torch.promote_types(self._narrow, torch.float32)
         self._rooms: dict[str, Tensor] = {}
 
-    def of(self, name: str, rows: slice) -> Tensor:
-        """[C, V] for a piece, in at least float32: whatever the last piece left there."""
-        if name not in self._rooms:
-            self._rooms[name] = torch.empty(self._shape, dtype=self._dtype, device=self._device)
-        return self._rooms[name][: rows.stop - rows.start]
+    def pieces(self) -> Iterator[slice]:
+        """Of all rows; one of nothing where there are none."""
+        for start in range(0, max(self._rows, 1), self._in_piece):
+            yield slice(start, min(start + self._in_piece, self._rows))
+
+    def moments(self, rows: slice) -> Iterator[tuple[slice, slice]]:
+        """Of a piece: which of its rows, and which of all; one of nothing where there are none."""
+        count = rows.stop - rows.start
+        for start in range(0, max(count, 1), self._in_moment):
+            few = slice(start, min(start + self._in_moment, count))
+            yield few, slice(rows.start + few.start, rows.start + few.stop)
 
     def new(self, rows: slice) -> Tensor:
-        """[C, V] that stays."""
-        return torch.empty((rows.stop - rows.start, self._shape[1]), dtype=self._dtype, device=self._device)
+        """[C, V] that stays, in at least float32."""
+        return torch.empty((rows.stop - rows.start, self._vocabulary), dtype=self._exact, device=self._device)
+
+    def made(self, rows: slice) -> Tensor:
+        """[C, V] for a product, of the hidden states' type."""
+        return self._of("made", self._in_piece, rows, self._narrow)
+
+    def grad(self, rows: slice) -> Tensor:
+        """[C, V] of the same type: in the product's place, where that is read a moment at a time."""
+        return self.made(rows) if self._narrow != self._exact else self._of("grad", self._in_piece, rows, self._exact)
+
+    def exact(self, made_CV: Tensor, few: slice, kept_CV: Tensor | None = None) -> Tensor:
+        """[F, V] some rows of a product in at least float32: itself, or a copy, in `kept_CV` if there is one."""
+        if made_CV.dtype == self._exact:
+            return made_CV[few]
+        return (self.moment("logits", few) if kept_CV is None else kept_CV[few]).copy_(made_CV[few])
+
+    def moment(self, name: str, few: slice) -> Tensor:
+        """[F, V] in at least float32, for a moment."""
+        return self._of(name, self._in_moment, few, self._exact)
+
+    def _of(self, name: str, most: int, rows: slice, dtype: torch.dtype) -> Tensor:
+        if name not in self._rooms:
+            shape = min(most, self._rows), self._vocabulary
+            self._rooms[name] = torch.empty(shape, dtype=dtype, device=self._device)
+        return self._rooms[name][: rows.stop - rows.start]
 
 
-def _rows_at_once(vocabulary: int) -> int:
-    return max(_LEAST_ROWS, _ELEMENTS // vocabulary)
-
-
-def _pieces(rows: int, vocabulary: int) -> Iterator[slice]:
-    at_once = _rows_at_once(vocabulary)
-    for start in range(0, max(rows, 1), at_once):
-        yield slice(start, min(start + at_once, rows))
-
-
-def _logits(
-    hidden_CH: Tensor, weight_VH: Tensor, bias_V: Tensor | None, scale: float, softcap: float | None, *, out_CV: Tensor
-) -> None:
-    """Logits go into out_CV, [C, V] in at least float32."""
-    if out_CV.dtype != hidden_CH.dtype:
-        out_CV.copy_(torch.nn.functional.linear(hidden_CH, weight_VH, bias_V))
-    elif bias_V is None:
+def _multiply(hidden_CH: Tensor, weight_VH: Tensor, bias_V: Tensor | None, *, out_CV: Tensor) -> None:
+    if bias_V is None:
         torch.mm(hidden_CH, weight_VH.T, out=out_CV)
     else:
         torch.addmm(bias_V, hidden_CH, weight_VH.T, out=out_CV)
+
+
+def _bent(logits_FV: Tensor, scale: float, softcap: float | None) -> Tensor:
+    """Logits of a product, in its place."""
     if scale != 1.0:
-        out_CV.mul_(scale)
-    if softcap is not None:
-        out_CV.div_(softcap).tanh_().mul_(softcap)
+        logits_FV.mul_(scale)
+    return logits_FV if softcap is None else logits_FV.div_(softcap).tanh_().mul_(softcap)
 
 
-def _read(logits_CV: Tensor, ids_C: Tensor, temperature: float, weight_CV: Tensor) -> tuple[Tensor, ...]:
+def _read(logits_FV: Tensor, ids_F: Tensor, temperature: float, weight_FV: Tensor) -> tuple[Tensor, ...]:
     """Log-prob, untempered log-prob, entropy, likeliest, maximum, log of the weights' sum untempered and tempered.
 
-    Leaves x = logits - maximum in logits_CV, anything in weight_CV.
+    Leaves x = logits - maximum in logits_FV, anything in weight_FV.
     """
-    peak_C = logits_CV.amax(-1)
-    x_CV = logits_CV.sub_(peak_C.unsqueeze(1))
-    chosen_C = x_CV.gather(1, ids_C.unsqueeze(1)).squeeze(1)
-    torch.exp(x_CV, out=weight_CV)
-    sum_C = weight_CV.sum(-1)
-    mass_C = sum_C.log()
+    peak_F = logits_FV.amax(-1)
+    x_FV = logits_FV.sub_(peak_F.unsqueeze(1))
+    chosen_F = x_FV.gather(1, ids_F.unsqueeze(1)).squeeze(1)
+    torch.exp(x_FV, out=weight_FV)
+    sum_F = weight_FV.sum(-1)
+    mass_F = sum_F.log()
     # H = -sum_v p_v (x_v - mass) with p_v = weight_v / sum.
-    entropy_C = mass_C - weight_CV.mul_(x_CV).sum(-1) / sum_C
-    plain_C = logp_C = chosen_C - mass_C
-    tempered_mass_C = mass_C
+    entropy_F = mass_F - weight_FV.mul_(x_FV).sum(-1) / sum_F
+    plain_F = logp_F = chosen_F - mass_F
+    tempered_mass_F = mass_F
     if temperature != 1.0:
-        tempered_mass_C = torch.div(x_CV, temperature, out=weight_CV).exp_().sum(-1).log()
-        logp_C = chosen_C / temperature - tempered_mass_C
-    return logp_C, plain_C, entropy_C, chosen_C == 0, peak_C, mass_C, tempered_mass_C
+        tempered_mass_F = torch.div(x_FV, temperature, out=weight_FV).exp_().sum(-1).log()
+        logp_F = chosen_F / temperature - tempered_mass_F
+    return logp_F, plain_F, entropy_F, chosen_F == 0, peak_F, mass_F, tempered_mass_F
 
 
 def _plain_grad(
-    x_CV: Tensor,
-    mass_C: Tensor,
-    entropy_C: Tensor,
-    plain_grad_C: Tensor,
-    entropy_grad_C: Tensor | None,
-    room: _Room,
-    rows: slice,
-) -> Tensor:
-    """[C, V] gradient of the untempered log-probs and entropies but for the tokens' own part, in `room`.
+    x_FV: Tensor,
+    mass_F: Tensor,
+    entropy_F: Tensor,
+    plain_grad_F: Tensor,
+    entropy_grad_F: Tensor | None,
+    more_FV: Tensor,
+    *,
+    out_FV: Tensor,
+) -> None:
+    """The gradient of the untempered log-probs and entropies but for the tokens' own part goes into out_FV, [F, V].
 
     d logp / d x_v = [v = token] - p_v,   d H / d x_v = -p_v (log p_v + H)
+
+    Leaves anything in more_FV.
     """
-    log_p_CV = torch.sub(x_CV, mass_C.unsqueeze(1), out=room.of("scratch", rows))
-    if entropy_grad_C is None:
-        return log_p_CV.exp_().mul_(-plain_grad_C.unsqueeze(1))
-    p_CV = torch.exp(log_p_CV, out=room.of("more", rows))
-    log_p_CV.add_(entropy_C.unsqueeze(1)).mul_(-entropy_grad_C.unsqueeze(1)).sub_(plain_grad_C.unsqueeze(1))
-    return log_p_CV.mul_(p_CV)
+    log_p_FV = torch.sub(x_FV, mass_F.unsqueeze(1), out=out_FV)
+    if entropy_grad_F is None:
+        log_p_FV.exp_().mul_(-plain_grad_F.unsqueeze(1))
+        return
+    p_FV = torch.exp(log_p_FV, out=more_FV)
+    log_p_FV.add_(entropy_F.unsqueeze(1)).mul_(-entropy_grad_F.unsqueeze(1)).sub_(plain_grad_F.unsqueeze(1))
+    log_p_FV.mul_(p_FV)
 
 
 def _added(weight_grad_VH: Tensor | None, grad_CV: Tensor, hidden_CH: Tensor, exact: torch.dtype) -> Tensor:

@@ -2,7 +2,8 @@
 
 Without AVX512-BF16 or AMX a bfloat16 product is done in float32 in any case, a few numbers at a time: a third of the
 speed of a float32 product. So both sides are widened once, multiplied, and the result is rounded. A product of few rows
-reads the weight more than it multiplies: a layout made for that is read faster.
+reads the weight more than it multiplies: a layout made for that is read faster. And autocast rounds a weight that does
+not learn for each product anew, and keeps what it made until the way back: such a weight is rounded once.
 """
 
 from __future__ import annotations
@@ -11,13 +12,16 @@ from functools import cache
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
+from torch.utils.weak import WeakTensorKeyDictionary
 
 # With fewer rows than that, widening the weight costs more than the product.
 _LEAST_ROWS = 32
 # Of a float32 weight with fewer numbers than that, calling oneDNN costs more than its layout saves.
 _WORTH_LAYING_OUT = 1 << 18
+# Of parameters that do not learn, for as long as they live: as what they were rounded, and what was made of them.
+_frozen: Any = WeakTensorKeyDictionary()
 
 
 @cache
@@ -26,48 +30,88 @@ def native() -> bool:
     return any(has for name, has in torch.cpu.get_capabilities().items() if "bf16" in name)
 
 
+def widens(device: str) -> bool:
+    """Whether autocast asks for bfloat16 on a CPU that is faster in float32."""
+    return (
+        device == "cpu"
+        and torch.is_autocast_enabled(device)
+        and torch.get_autocast_dtype(device) == torch.bfloat16
+        and not native()
+    )
+
+
 def wide(tensor: Tensor) -> Tensor:
     """`tensor`, in float32 where it is bfloat16 on a CPU that is faster so."""
     return tensor.float() if tensor.dtype == torch.bfloat16 and tensor.device.type == "cpu" and not native() else tensor
 
 
+def rounded(weight: Tensor, dtype: torch.dtype) -> Tensor:
+    """`weight.to(dtype)`; of a parameter that does not learn made once, and again when it has been written to.
+
+    It is kept where there are gradients: there autograd would keep one for each use. Models that only read, such as a
+    teacher, take no more memory than they did.
+
+    Who writes to one where autograd does not see it (`weight.data`) calls `torch.autograd.graph.increment_version`.
+    """
+    if weight.dtype == dtype or weight.requires_grad or not isinstance(weight, nn.Parameter):
+        return weight.to(dtype)
+    state = weight._version, weight.device, dtype
+    known, made = _frozen.get(weight, (None, weight))
+    if known != state:
+        made = weight.detach().to(dtype)
+        if torch.is_grad_enabled():
+            _frozen[weight] = state, made
+    return made
+
+
 def linear(states: Tensor, weight_OI: Tensor, bias_O: Tensor | None) -> Tensor:
-    """[..., O] `torch.nn.functional.linear`; in autocast to bfloat16, on a CPU that has no units for it, at the speed
-    of float32: states, weight, bias and result are rounded as autocast does it, sums are float32.
+    """[..., O] `torch.nn.functional.linear`. In autocast a weight that does not learn is rounded once; on a CPU without
+    units for bfloat16 it goes at the speed of float32: states, weight, bias and result are rounded as autocast does it,
+    sums are float32.
 
     Args:
         states: [..., I], carries grad.
         weight_OI: [O, I], carries grad.
         bias_O: [O], carries grad, or None.
     """
-    few = states.numel() < _LEAST_ROWS * states.shape[-1]
-    if few or not _widens(states):
-        return torch.nn.functional.linear(states, weight_OI, bias_O)
-    with torch.autocast("cpu", enabled=False):
-        made: Tensor = _Linear.apply(states.to(torch.bfloat16), weight_OI, bias_O)
-        return made
+    device = states.device.type
+    if widens(device) and states.numel() >= _LEAST_ROWS * states.shape[-1]:
+        with torch.autocast(device, enabled=False):
+            made: Tensor = _Linear.apply(states.to(torch.bfloat16), weight_OI, bias_O)
+            return made
+    if torch.is_autocast_enabled(device) and not weight_OI.requires_grad:
+        # What learns is left to autocast, whose own memory of what it has rounded ends with its block.
+        weight_OI = rounded(weight_OI, torch.get_autocast_dtype(device))
+    return torch.nn.functional.linear(states, weight_OI, bias_O)
 
 
 class FewRows:
     """A linear map for many products of few rows, without gradients, whose weight stays as it is meanwhile.
 
     On a CPU the weight is copied into oneDNN's own layout. Measured with 3 to 32 rows on one with AVX-512 and AMX: up
-    to 2.7 times faster in float32, 1.2 to 2 in bfloat16.
+    to 2.7 times faster in float32, 1.2 to 2 in bfloat16. A weight too small for that is copied column by column: there
+    up to twice as fast with 4 to 32 rows.
     """
 
     def __init__(self, weight_OI: Tensor, bias_O: Tensor | None = None) -> None:
         """Both of one type: the products' and the result's."""
         self._dtype, self._bias_O = weight_OI.dtype, bias_O
         self.laid_out = _lays_out(weight_OI)
-        self._weight_OI = torch.ops.mkldnn._reorder_linear_weight(weight_OI.detach()) if self.laid_out else weight_OI
+        weight_OI = weight_OI.detach()
+        if self.laid_out:
+            self._weight: Tensor = torch.ops.mkldnn._reorder_linear_weight(weight_OI)
+        else:
+            self._weight = weight_OI.t().contiguous()
 
     def __call__(self, states_RI: Tensor) -> Tensor:
         """[R, O] states W^T + bias."""
         states_RI = states_RI.to(self._dtype)
-        if not self.laid_out:
-            return torch.nn.functional.linear(states_RI, self._weight_OI, self._bias_O)
-        made_RO: Tensor = torch.ops.mkldnn._linear_pointwise(states_RI, self._weight_OI, self._bias_O, "none", [], "")
-        return made_RO
+        if self.laid_out:
+            made_RO: Tensor = torch.ops.mkldnn._linear_pointwise(states_RI, self._weight, self._bias_O, "none", [], "")
+            return made_RO
+        if self._bias_O is None:
+            return states_RI @ self._weight
+        return torch.addmm(self._bias_O, states_RI, self._weight)
 
 
 def _lays_out(weight_OI: Tensor) -> bool:
@@ -81,16 +125,7 @@ def _lays_out(weight_OI: Tensor) -> bool:
     )
 
 
-def _widens(states: Tensor) -> bool:
-    return (
-        states.device.type == "cpu"
-        and torch.is_autocast_enabled("cpu")
-        and torch.get_autocast_dtype("cpu") == torch.bfloat16
-        and not native()
-    )
-
-
-def _rounded(tensor: Tensor) -> Tensor:
+def _as_bfloat16(tensor: Tensor) -> Tensor:
     return tensor.to(torch.bfloat16).float()
 
 
@@ -99,8 +134,8 @@ class _Linear(torch.autograd.Function):
     def forward(ctx: Any, states: Tensor, weight_OI: Tensor, bias_O: Tensor | None) -> Tensor:
         ctx.save_for_backward(states, weight_OI)
         ctx.bias_type = None if bias_O is None else bias_O.dtype
-        bias_O = None if bias_O is None else _rounded(bias_O)
-        return torch.nn.functional.linear(states.float(), _rounded(weight_OI), bias_O).to(states.dtype)
+        bias_O = None if bias_O is None else _as_bfloat16(bias_O)
+        return torch.nn.functional.linear(states.float(), _as_bfloat16(weight_OI), bias_O).to(states.dtype)
 
     @staticmethod
     @once_differentiable
@@ -110,7 +145,7 @@ class _Linear(torch.autograd.Function):
         grad_NO = grad.flatten(0, -2)
         states_grad = weight_grad_OI = bias_grad_O = None
         if ctx.needs_input_grad[0]:
-            states_grad = (grad @ _rounded(weight_OI)).to(states.dtype)
+            states_grad = (grad @ _as_bfloat16(weight_OI)).to(states.dtype)
         if ctx.needs_input_grad[1]:
             weight_grad_OI = (grad_NO.t() @ states.float().flatten(0, -2)).to(weight_OI.dtype)
         if ctx.needs_input_grad[2]:

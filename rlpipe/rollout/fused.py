@@ -18,7 +18,7 @@ from torch.nn.functional import silu
 from transformers import LlamaForCausalLM, MistralForCausalLM, Qwen2ForCausalLM, Qwen3ForCausalLM
 from transformers.cache_utils import DynamicCache
 
-from rlpipe.ops.products import FewRows, wide
+from rlpipe.ops.products import FewRows, rounded, wide
 from rlpipe.rollout.pools import Attending, SlotPool, serves_slots
 from rlpipe.rollout.prompts import Prompts, padded, prefill
 
@@ -67,7 +67,7 @@ class FusedSteps:
         self._width, self._eps = decoder.layers[0].self_attn.head_dim, torch.tensor(config.rms_norm_eps)
         dtype = torch.get_autocast_dtype("cpu") if torch.is_autocast_enabled("cpu") else torch.float32
         self._embedding_VH = inner.get_input_embeddings().weight
-        self._head = FewRows(wide(inner.get_output_embeddings().weight.to(dtype)))
+        self._head = FewRows(wide(rounded(inner.get_output_embeddings().weight, dtype)))
         self._norm_H = decoder.norm.weight
         self._layers = [_layer(layer, self._heads, self._shared, dtype) for layer in decoder.layers]
         cos_1LD, sin_1LD = decoder.rotary_emb(self._embedding_VH, torch.arange(longest).unsqueeze(0))
@@ -189,9 +189,12 @@ def _layer(layer: Any, heads: int, shared: int, dtype: torch.dtype) -> _Layer:
 
 
 def _weight(linear: Any, dtype: torch.dtype) -> Tensor:
-    """A map's weight with what its LoRA adapter adds."""
+    """A map's weight with what its LoRA adapter adds, which is rounded with it: most of it is less than a weight's last
+    bit, and would be lost in a sum of what is rounded already.
+    """
     weight: Tensor = linear.weight
     if hasattr(linear, "get_delta_weight") and not (linear.merged or linear.disable_adapters):
         for name in linear.active_adapters:
-            weight = weight + linear.get_delta_weight(name)
+            down, up = linear.lora_A[name].weight, linear.lora_B[name].weight
+            weight = torch.addmm(weight, up, down, alpha=linear.scaling[name])
     return wide(weight.to(dtype))

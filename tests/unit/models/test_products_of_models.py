@@ -6,7 +6,6 @@ import pytest
 import torch
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from rlpipe.models import products as of_models
 from rlpipe.models.products import _forward, with_own_products
 from rlpipe.ops import products
 
@@ -17,9 +16,10 @@ SHAPE = {
 IDS = torch.arange(40).remainder(20).unsqueeze(0)
 
 
-def _without_units(monkeypatch):
-    for module in (of_models, products):
-        monkeypatch.setattr(module, "native", lambda: False)
+@pytest.fixture(autouse=True, params=[True, False], ids=["with units", "without units"])
+def units(request, monkeypatch):
+    monkeypatch.setattr(products, "native", lambda: request.param)
+    return request.param
 
 
 def _own(model):
@@ -32,8 +32,7 @@ def _gradients(model):
     return torch.cat([p.grad.flatten() for p in model.parameters()])
 
 
-def test_gradients_in_bfloat16_stay(monkeypatch):
-    _without_units(monkeypatch)
+def test_gradients_in_bfloat16_stay():
     torch.manual_seed(0)
     plain = LlamaForCausalLM(LlamaConfig(**SHAPE))
     ours = copy.deepcopy(plain)
@@ -43,16 +42,14 @@ def test_gradients_in_bfloat16_stay(monkeypatch):
     assert (_gradients(ours) - expected).norm() < 0.01 * expected.norm()  # bfloat16 has 8 bits
 
 
-def test_in_float32_not_a_bit_changes(monkeypatch):
-    _without_units(monkeypatch)
+def test_in_float32_not_a_bit_changes():
     model = LlamaForCausalLM(LlamaConfig(**SHAPE))
     plain = model(input_ids=IDS).logits
     with_own_products(model)
     assert torch.equal(model(input_ids=IDS).logits, plain)
 
 
-def test_a_copy_computes_with_its_own_weights(monkeypatch):
-    _without_units(monkeypatch)
+def test_a_copy_computes_with_its_own_weights():
     model = LlamaForCausalLM(LlamaConfig(**SHAPE))
     with_own_products(model)
     copied = copy.deepcopy(model)
@@ -61,9 +58,12 @@ def test_a_copy_computes_with_its_own_weights(monkeypatch):
     assert not copied(input_ids=IDS).logits.eq(0).all()
 
 
-@pytest.mark.parametrize("has", [True, False])
-def test_where_the_machine_has_units_nothing_is_changed(has, monkeypatch):
-    monkeypatch.setattr(of_models, "native", lambda: has)
-    model = LlamaForCausalLM(LlamaConfig(**SHAPE))
-    with_own_products(model)
-    assert bool(_own(model)) != has
+def test_frozen_weights_compute_the_same_rounded_once(units):
+    torch.manual_seed(0)
+    model = LlamaForCausalLM(LlamaConfig(**SHAPE)).requires_grad_(False)
+    ours = copy.deepcopy(model)
+    with_own_products(ours)
+    with torch.autocast("cpu", torch.bfloat16):
+        plain, first, again = (m(input_ids=IDS).logits for m in (model, ours, ours))
+    assert torch.equal(first, again)
+    torch.testing.assert_close(first, plain, rtol=0, atol=0 if units else 0.01 * plain.abs().max().item())

@@ -167,7 +167,7 @@ def test_all_logits_never_exist_at_once(monkeypatch):
 
 
 @pytest.mark.parametrize("units", [True, False])
-def test_autocast_multiplies_in_bfloat16_and_sums_in_float32(units, monkeypatch):
+def test_autocast_multiplies_in_bfloat16_and_sums_in_float32(pieces, units, monkeypatch):
     monkeypatch.setattr(products, "native", lambda: units)
     hidden, weight, bias, ids = _inputs(torch.float32, n=40, h=32, v=64, spread=0.3)
 

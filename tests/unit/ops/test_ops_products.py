@@ -2,10 +2,11 @@
 
 import pytest
 import torch
+from torch import nn
 from torch.nn import functional
 
 from rlpipe.ops import products
-from rlpipe.ops.products import FewRows, linear, wide
+from rlpipe.ops.products import FewRows, linear, rounded, wide
 
 ROWS, WIDTH, OUT = 40, 24, 8
 
@@ -78,6 +79,43 @@ def test_weights_in_bfloat16_get_gradients_in_bfloat16(monkeypatch):
     with torch.autocast("cpu", torch.bfloat16):
         linear(*operands).sum().backward()
     assert {operand.grad.dtype for operand in operands} == {torch.bfloat16}
+
+
+def test_a_frozen_weight_is_rounded_once_and_again_when_it_was_written_to():
+    weight = nn.Parameter(torch.randn(OUT, WIDTH), requires_grad=False)
+    made = rounded(weight, torch.bfloat16)
+    assert torch.equal(made, weight.bfloat16())
+    assert rounded(weight, torch.bfloat16) is made
+    assert rounded(weight, torch.float16).dtype == torch.float16
+    with torch.no_grad():
+        weight.add_(1)
+    assert torch.equal(rounded(weight, torch.bfloat16), weight.bfloat16())
+    assert rounded(weight, torch.float32) is weight
+
+
+def test_of_what_learns_or_only_reads_or_is_gone_nothing_is_kept():
+    weight = nn.Parameter(torch.randn(OUT, WIDTH))
+    assert rounded(weight, torch.bfloat16) is not rounded(weight, torch.bfloat16)
+    assert rounded(weight, torch.bfloat16).requires_grad
+    weight.requires_grad_(False)
+    before = len(products._frozen)
+    with torch.no_grad():
+        assert rounded(weight, torch.bfloat16) is not rounded(weight, torch.bfloat16)
+    assert len(products._frozen) == before
+    rounded(weight, torch.bfloat16)
+    assert len(products._frozen) == before + 1
+    del weight
+    assert len(products._frozen) == before
+
+
+def test_frozen_or_not_a_product_is_the_same(units):
+    states, weight, bias = _operands()
+    with torch.autocast("cpu", torch.bfloat16):
+        learning = linear(states, weight, bias)
+        frozen = linear(states, nn.Parameter(weight.detach(), requires_grad=False), bias)
+    assert torch.equal(frozen, learning)
+    (expected,) = torch.autograd.grad(learning.sum(), states)
+    assert torch.equal(torch.autograd.grad(frozen.sum(), states)[0], expected)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
