@@ -11,6 +11,7 @@ from rlpipe.config.schema import Adapter
 from rlpipe.models import adapter as module
 from rlpipe.models.adapter import _forward
 from rlpipe.models.learner import finished, learner
+from rlpipe.models.products import with_own_products
 from rlpipe.ops import products
 from tests.unit.models.replaced import IDS, SHAPE, computed_by
 
@@ -94,7 +95,10 @@ def test_a_cpu_without_units_for_bfloat16_multiplies_as_linear_does(calls, monke
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
 def test_a_merged_model_computes_with_the_merged_weights(dtype):
     policy = _policy()
-    with torch.no_grad(), torch.autocast("cpu", torch.bfloat16, enabled=dtype == torch.bfloat16):
-        before = policy(input_ids=IDS).logits.float()
+    for layer in policy.modules():
+        if type(layer) is Linear:
+            with_own_products(layer.base_layer)
+    with torch.autocast("cpu", torch.bfloat16, enabled=dtype == torch.bfloat16):
+        before = policy(input_ids=IDS).logits.float()  # with gradients: what was rounded is kept
         merged = finished(policy)(input_ids=IDS).logits.float()
     torch.testing.assert_close(merged, before, rtol=0, atol=0.05 if dtype == torch.bfloat16 else 1e-5)

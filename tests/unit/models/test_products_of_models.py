@@ -8,11 +8,8 @@ from transformers import LlamaConfig, LlamaForCausalLM
 
 from rlpipe.models.products import _forward, with_own_products
 from rlpipe.ops import products
+from tests.unit.models.replaced import SHAPE, computed_by
 
-SHAPE = {
-    "vocab_size": 20, "hidden_size": 16, "intermediate_size": 24, "num_hidden_layers": 2, "num_attention_heads": 2,
-    "num_key_value_heads": 1, "max_position_embeddings": 64, "pad_token_id": 0,
-}  # fmt: skip
 IDS = torch.arange(40).remainder(20).unsqueeze(0)
 
 
@@ -20,10 +17,6 @@ IDS = torch.arange(40).remainder(20).unsqueeze(0)
 def units(request, monkeypatch):
     monkeypatch.setattr(products, "native", lambda: request.param)
     return request.param
-
-
-def _own(model):
-    return [m for m in model.modules() if getattr(m.forward, "__func__", None) is _forward]
 
 
 def _gradients(model):
@@ -37,7 +30,7 @@ def test_gradients_in_bfloat16_stay():
     plain = LlamaForCausalLM(LlamaConfig(**SHAPE))
     ours = copy.deepcopy(plain)
     with_own_products(ours)
-    assert len(_own(ours)) == 2 * 7 + 1  # of each layer, and the head
+    assert len(computed_by(ours, _forward)) == 2 * 7 + 1  # of each layer, and the head
     expected = _gradients(plain)
     assert (_gradients(ours) - expected).norm() < 0.01 * expected.norm()  # bfloat16 has 8 bits
 
@@ -58,7 +51,7 @@ def test_a_copy_computes_with_its_own_weights():
     assert not copied(input_ids=IDS).logits.eq(0).all()
 
 
-def test_frozen_weights_compute_the_same_rounded_once(units):
+def test_weights_that_do_not_learn_compute_the_same(units):
     torch.manual_seed(0)
     model = LlamaForCausalLM(LlamaConfig(**SHAPE)).requires_grad_(False)
     ours = copy.deepcopy(model)

@@ -46,7 +46,7 @@ def test_states_that_do_not_learn_get_no_gradient():
     assert down.grad is not None
 
 
-def test_in_autocast_operands_are_rounded_and_sums_are_not():
+def test_in_autocast_operands_and_products_are_rounded():
     operands = _operands(torch.float32)
     with torch.autocast("cpu", torch.bfloat16):
         made = adapted(*operands, scale=SCALE)
