@@ -7,6 +7,9 @@ no attention, no norms, no softmax, no optimizer. Every different prompt is read
 keys and values are all that is made. A decoding step has also to read all weights once, at the speed at which a product
 with a single column reads them. What the peer took (results.json) over the bound is about the most that any program
 could gain over it here: about, because the peer was timed at another hour.
+
+For steps of online RL there is a nearer one: what products and attention took as they ran, in PyTorch's own kernels. A
+step in which all else took no time at all would take that.
 """
 
 from __future__ import annotations
@@ -22,6 +25,7 @@ from typing import Any, TypeVar
 
 import torch
 from torch import nn
+from torch.profiler import ProfilerActivity, profile
 
 from benchmarks import dpo, grpo, head, ours, ppo, reward_model, sft, shapes
 from benchmarks.offline import Side
@@ -31,6 +35,11 @@ from rlpipe.models.load import load_policy
 
 SQUARE, REPEATS = 2048, 5
 _FLOAT = 4
+# What PyTorch calls its products and its attention.
+KERNELS = {
+    "aten::mm", "aten::addmm", "aten::addmm_", "aten::bmm", "mkldnn::_linear_pointwise",
+    "aten::_scaled_dot_product_flash_attention_for_cpu", "aten::_scaled_dot_product_flash_attention_for_cpu_backward",
+}  # fmt: skip
 
 T = TypeVar("T")
 
@@ -110,6 +119,16 @@ def alongside(step: Callable[[], T], times: int) -> tuple[list[T], Speed]:
     )
 
 
+def kernels(run: Callable[[], float]) -> float:
+    """Seconds inside of products and attention of the last step of `run`, which returns how long that took."""
+    with profile(activities=[ProfilerActivity.CPU]) as seen:
+        seconds = run()
+    events = seen.events() or []
+    since = max(event.time_range.end for event in events) - seconds * 1e6
+    inside = (event for event in events if event.name in KERNELS and event.time_range.start >= since)
+    return sum(event.self_cpu_time_total for event in inside) / 1e6
+
+
 def main() -> None:
     works: Mapping[str, Callable[[Path], None]] = {
         "grpo": _grpo, "ppo": _ppo, "dpo": _dpo, "reward_model": _reward_model, "sft": _sft, "head": _head,
@@ -131,16 +150,22 @@ def _grpo(folder: Path) -> None:
 
 
 def _ppo(folder: Path) -> None:
-    """The same, and a critic of the policy's size that reads the samples once for values and once to learn."""
+    """The same, and a critic of the policy's size that reads the samples once, for values and to learn."""
     took, weights, bound_of = _online("ppo", folder)
     critic = bound_of(replace(weights, head=0))
-    _compared(ppo.NAME, took.seconds, sum(bound_of(weights).values()) + sum(critic.values()) - critic["rollout"])
+    _compared(ppo.NAME, took.seconds, sum(bound_of(weights).values()) + critic["forward"] + critic["backward"])
 
 
 def _online(algorithm: str, folder: Path) -> tuple[ours.Took, Weights, Callable[[Weights], dict[str, float]]]:
     """The third step of group shapes, its policy's weights, and what any weights' bound is, by phase."""
     work = grpo.shapes_of("group", folder)
-    (took,), machine = alongside(lambda: ours.online(algorithm, work, steps=3, lr=ours.STILL), 1)
+
+    def third() -> ours.Took:
+        return ours.online(algorithm, work, steps=3, lr=ours.STILL)
+
+    (took,), machine = alongside(third, 1)
+    inside = kernels(lambda: third().seconds)
+    print(f"  products and attention as they ran: {inside:.3g} s, {inside / took.seconds:.0%} of the step")
     prompts = [len(prompt) for prompt in work.prompts]
     completions = [len(completion) for _, completion in took.drawn[-1]]
     return took, _weights(work.folder), lambda weights: bounds(weights, prompts, completions, machine)

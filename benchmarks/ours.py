@@ -33,6 +33,7 @@ from rlpipe.config.schema import (
 )
 from rlpipe.models.learner import Snapshot, learner, reference_of
 from rlpipe.models.load import load_policy, new_critic, new_reward_model
+from rlpipe.models.own import release
 from rlpipe.rollout.engine import Engine, TransformersEngine
 from rlpipe.training.batching import Batching
 from rlpipe.training.collect import Collector
@@ -131,7 +132,7 @@ def policy_of(work: Groups) -> nn.Module:
 def plain(model: Any) -> Any:
     """The model as transformers computes it: without what rlpipe's loader gave it."""
     for module in model.modules():
-        module.__dict__.pop("forward", None)
+        release(module)
     return model
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from pathlib import Path
-from types import MethodType
 from typing import Any
 
 import torch
@@ -13,6 +12,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from rlpipe.config.schema import Adapter
+from rlpipe.models.own import take_over
 from rlpipe.ops.lora import adapted
 from rlpipe.ops.products import widens
 
@@ -27,9 +27,7 @@ def with_adapter(model: PreTrainedModel, adapter: Adapter, *, scorer: bool) -> P
         task_type=TaskType.SEQ_CLS if scorer else TaskType.CAUSAL_LM,
     )
     whole: PeftModel = get_peft_model(model, config)
-    for module in whole.modules():
-        if type(module) is Linear:
-            module.forward = MethodType(_forward, module)  # type: ignore[method-assign]
+    take_over(whole, _forward, lambda module: type(module) is Linear)
     return whole
 
 

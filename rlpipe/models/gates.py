@@ -2,35 +2,29 @@
 
 from __future__ import annotations
 
-from types import MethodType
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from rlpipe.models.own import take_over
 from rlpipe.ops.gates import swiglu
 
 _MAPS = ("gate_proj", "up_proj", "down_proj")
 
 
 def with_own_gates(model: nn.Module) -> None:
-    """From now on `model`'s feed-forward parts gate by `swiglu`, where that is what they compute: tried out on a few
-    numbers for each class of them, not believed.
-    """
-    same: dict[type, bool] = {}
-    for module in model.modules():
-        kind: Any = type(module)
-        if not all(isinstance(getattr(module, name, None), nn.Linear) for name in _MAPS):
-            continue
-        if kind not in same:
-            same[kind] = _is_ours(module)
-        if same[kind]:
-            module.forward = MethodType(_forward, module)
+    """From now on `model`'s feed-forward parts gate by `swiglu`, where that is what they compute."""
+    take_over(model, _forward, _is_one, _is_ours)
 
 
 def _forward(mlp: Any, states: Tensor) -> Tensor:
     made: Tensor = mlp.down_proj(swiglu(mlp.gate_proj(states), mlp.up_proj(states)))
     return made
+
+
+def _is_one(module: Any) -> bool:
+    return all(isinstance(getattr(module, name, None), nn.Linear) for name in _MAPS)
 
 
 @torch.no_grad()

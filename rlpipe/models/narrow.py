@@ -6,11 +6,11 @@ read, where it predicts the response; the others are there to be attended to, wh
 
 from __future__ import annotations
 
-from types import MethodType
 from typing import Any
 
 from torch import Tensor, nn
 
+from rlpipe.models.own import bind, release
 from rlpipe.models.packing import Packing
 from rlpipe.ops.rows import fetched
 
@@ -26,13 +26,13 @@ def narrow(decoder: nn.Module) -> bool:
     layer = _last_layer(decoder)
     if layer is None:
         return False
-    layer.forward = MethodType(_forward, layer)
+    bind(layer, _forward)
     return True
 
 
 def widen(decoder: nn.Module) -> None:
     """Undo `narrow`."""
-    vars(_last_layer(decoder)).pop("forward")
+    release(_last_layer(decoder))
 
 
 def _forward(layer: Any, hidden_states: Tensor, *, packing: Packing | None = None, **options: Any) -> Tensor:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from types import MethodType
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from rlpipe.models.own import take_over
 from rlpipe.ops.norms import rms_norm
 
 # Rounding of float32, and some more.
@@ -15,18 +15,8 @@ _TOLERANCE = 1e-5
 
 
 def with_own_norms(model: nn.Module) -> None:
-    """From now on `model`'s RMS norms are computed by `rms_norm`, where that is what they compute: tried out on a few
-    numbers for each class of norms, not believed.
-    """
-    same: dict[type, bool] = {}
-    for module in model.modules():
-        kind: Any = type(module)
-        if not kind.__name__.endswith("RMSNorm") or not hasattr(module, "variance_epsilon"):
-            continue
-        if kind not in same:
-            same[kind] = _is_ours(module)
-        if same[kind]:
-            module.forward = MethodType(_forward, module)
+    """From now on `model`'s RMS norms are computed by `rms_norm`, where that is what they compute."""
+    take_over(model, _forward, _is_one, _is_ours)
 
 
 def _forward(norm: Any, states: Tensor) -> Tensor:
@@ -34,6 +24,10 @@ def _forward(norm: Any, states: Tensor) -> Tensor:
         own: Tensor = type(norm).forward(norm, states)
         return own
     return rms_norm(states, norm.weight, eps=norm.variance_epsilon)
+
+
+def _is_one(module: Any) -> bool:
+    return type(module).__name__.endswith("RMSNorm") and hasattr(module, "variance_epsilon")
 
 
 @torch.no_grad()

@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-from types import MethodType
 from typing import Any
 
 from torch import Tensor, nn
 
+from rlpipe.models.own import take_over
 from rlpipe.ops.products import linear
 
 
 def with_own_products(model: nn.Module) -> None:
     """From now on `model`'s linear maps are computed by `linear`."""
-    for module in model.modules():
-        if type(module) is nn.Linear:
-            module.forward = MethodType(_forward, module)  # type: ignore[method-assign]
+    take_over(model, _forward, lambda module: type(module) is nn.Linear)
 
 
 def _forward(module: Any, states: Tensor) -> Tensor:

@@ -13,7 +13,8 @@ Op = TypeVar("Op", bound=Callable[..., Any])
 class Needs:
     """Attributes:
     group: least number of samples per prompt; `because` says why.
-    values: estimates of the value are unread, welcome (zeros do as well) or needed.
+    values: estimates of the value are unread, welcome (zeros do as well) or needed. Where they are read, a row's
+        returns depend on no other row, so that a critic may learn from some rows before others are read.
     on_policy: its gradient is right only for the policy that drew the samples.
     behaviour: it divides by the probability of the draw, so the sampler must have drawn from the whole distribution.
     reference: it reads a reference's log-probs.

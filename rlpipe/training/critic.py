@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 
 import torch
 from torch import Tensor, nn
@@ -16,6 +16,11 @@ from rlpipe.training.batching import Batching
 from rlpipe.training.experience import Experience
 from rlpipe.training.step import Learner
 from rlpipe.types import PaddedBatch, Totals
+
+# Of some rows of a batch and their values [R, T], their returns [R, T], reward units.
+Returns = Callable[[list[int], Tensor], Tensor]
+# Likewise what a critic learns them from: the values before the update, and the returns.
+_Targets = Callable[[list[int], Tensor], tuple[Tensor, Tensor]]
 
 
 class NoCritic:
@@ -53,23 +58,41 @@ class SeparateCritic:
     def follow(self, score_B: Tensor) -> None:
         """Nothing to remember: it learns by gradient."""
 
-    def update(self, micro: Sequence[Experience], totals: Totals) -> Mapping[str, float]:
+    def update(self, whole: Experience, totals: Totals) -> Mapping[str, float]:
         """One optimizer step. Returns: its metrics."""
-        seen: dict[str, float] = {}
-        update = self._learner.update(self._losses(micro, totals, seen))
-        return seen | {"value/grad_norm": update["grad_norm"]}
+        return self._learned(whole.batch, totals, lambda rows, _: (whole.old_value_BT[rows], whole.return_BT[rows]))[1]
 
-    def _losses(self, micro: Sequence[Experience], totals: Totals, seen: dict[str, float]) -> Iterator[Tensor]:
-        for part in micro:
-            with self._batching.precision():
-                value_BT = token_scores(self._model, part.batch)[:, :-1]
-            objective = value_objective(
-                self._plan.algo, self._plan.numbers, value_BT,
-                part.old_value_BT, part.return_BT, part.batch.response_mask_BT, totals,
-            )  # fmt: skip
-            for name, share in objective.metrics.items():
-                seen[name] = seen.get(name, 0.0) + share
-            yield objective.loss
+    def read_and_learn(
+        self, batch: PaddedBatch, totals: Totals, returns: Returns
+    ) -> tuple[Tensor, Mapping[str, float]]:
+        """`values`, and the update that learns from them all, with one forward pass for both.
+
+        Args:
+            returns: of rows of the batch and their values, [R, T]; a row's may depend on no other row's values.
+        Returns: [B, T] the estimates before the update, and its metrics.
+        """
+        return self._learned(batch, totals, lambda rows, value_RT: (value_RT, returns(rows, value_RT)))
+
+    def _learned(self, batch: PaddedBatch, totals: Totals, targets: _Targets) -> tuple[Tensor, Mapping[str, float]]:
+        value_BT = torch.zeros(batch.response_mask_BT.shape, device=batch.response_mask_BT.device)
+        seen: dict[str, float] = {}
+
+        def losses() -> Iterator[Tensor]:
+            for rows in self._batching.parts(batch):
+                part = batch.rows(rows)
+                with self._batching.precision():
+                    value_RT = token_scores(self._model, part)[:, :-1]
+                value_BT[rows] = zero_outside(value_RT.detach(), part.response_mask_BT).to(value_BT.dtype)
+                objective = value_objective(
+                    self._plan.algo, self._plan.numbers, value_RT,
+                    *targets(rows, value_BT[rows]), part.response_mask_BT, totals,
+                )  # fmt: skip
+                for name, share in objective.metrics.items():
+                    seen[name] = seen.get(name, 0.0) + share
+                yield objective.loss
+
+        update = self._learner.update(losses())
+        return value_BT, seen | {"value/grad_norm": update["grad_norm"]}
 
 
 class HeadCritic:

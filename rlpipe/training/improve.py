@@ -13,10 +13,10 @@ from rlpipe.models.forward import ResponseStats, response_logits, response_stats
 from rlpipe.models.learner import Reference
 from rlpipe.ops.needs import needs_of
 from rlpipe.training.batching import Batching
-from rlpipe.training.critic import Critic, HeadCritic, SeparateCritic
+from rlpipe.training.critic import Critic, HeadCritic, Returns, SeparateCritic
 from rlpipe.training.experience import Experience
 from rlpipe.training.step import Learner
-from rlpipe.types import Sampling, Totals
+from rlpipe.types import PaddedBatch, Sampling, Totals
 
 # How a metric of several updates becomes one of the step; all others are averaged.
 _EXTREMES = {"policy/ratio_max": max, "policy/ratio_min": min, "is/weight_max": max, "is/weight_min": min}
@@ -39,6 +39,22 @@ class Improver:
         self._sampling, self._batching, self._seed = sampling, batching, seed
         trained = nn.ModuleList([policy, critic.head]) if isinstance(critic, HeadCritic) else policy
         self.learner = Learner(trained, plan.budget.optim, updates_of(plan))
+        # The metrics of the critic's update that reading a step's values was, until that step's first update.
+        self._critic_learned: Mapping[str, float] | None = None
+
+    def values(self, batch: PaddedBatch, returns: Returns) -> Tensor:
+        """[B, T] the critic's estimates for fresh samples, reward units.
+
+        Where the critic's first update learns from all of them at once, they are read once for both: it is the same
+        update, as nothing that the policy learns moves the critic.
+
+        Args:
+            returns: see `SeparateCritic.read_and_learn`.
+        """
+        if not isinstance(self._critic, SeparateCritic) or self._plan.budget.minibatches > 1:
+            return self._critic.values(batch)
+        value_BT, self._critic_learned = self._critic.read_and_learn(batch, _totals(batch), returns)
+        return value_BT
 
     def improve(self, experiences: Sequence[Experience], step: int, kl_coef: float) -> dict[str, float]:
         """All epochs and minibatches over each experience, the fresh one first. Returns: the step's metrics."""
@@ -66,8 +82,8 @@ class Improver:
         if not warming or isinstance(self._critic, HeadCritic):
             metrics |= self._update_policy(part, kl_coef, warming=warming)
         if isinstance(self._critic, SeparateCritic):
-            micro = [part.rows(rows) for rows in self._batching.parts(part.batch)]
-            metrics |= self._critic.update(micro, _totals(part))
+            learned, self._critic_learned = self._critic_learned, None
+            metrics |= self._critic.update(part, _totals(part.batch)) if learned is None else learned
         return metrics
 
     def _update_policy(self, whole: Experience, kl_coef: float, *, warming: bool) -> dict[str, float]:
@@ -77,7 +93,7 @@ class Improver:
         )
         needed = self._needed(whole, kl_coef)
         part, weight_BT = whole.rows(needed), weight_BT[needed]
-        totals, parts = _totals(part), list[Objective]()
+        totals, parts = _totals(part.batch), list[Objective]()
 
         def losses() -> Iterator[Tensor]:
             for rows in self._batching.parts(part.batch):
@@ -163,8 +179,8 @@ def shuffled(group_B: Tensor, seed: int) -> Tensor:
     return rank_G[group_B].argsort(stable=True)
 
 
-def _totals(part: Experience) -> Totals:
-    return Totals(tokens=int(part.batch.response_mask_BT.sum()), sequences=len(part.batch))
+def _totals(batch: PaddedBatch) -> Totals:
+    return Totals(tokens=int(batch.response_mask_BT.sum()), sequences=len(batch))
 
 
 def updates_of(plan: RLPlan) -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 
 import torch
 from torch import Tensor, nn
@@ -117,14 +118,18 @@ class RLTrainer:
         if step == 0:
             self._gate(samples, ref_logp_BT)
         reward_BT, seen, metrics = self._rewards(collected)
-        value_BT = self._critic.values(batch)
         kl_BT = self._penalty(samples, logp_BT, ref_logp_BT)
-        reward_BT, advantage = estimate(
-            plan.algo, plan.numbers, self._coefficient.value, reward_BT, kl_BT, value_BT, samples.group_B, mask_BT
-        )
+        estimated = partial(estimate, plan.algo, plan.numbers, self._coefficient.value)
+
+        def returns(rows: list[int], value_RT: Tensor) -> Tensor:
+            _, advantage = estimated(reward_BT[rows], kl_BT[rows], value_RT, samples.group_B[rows], mask_BT[rows])
+            return advantage.return_BT
+
+        value_BT = self._improver.values(batch, returns)
+        total_BT, advantage = estimated(reward_BT, kl_BT, value_BT, samples.group_B, mask_BT)
         self._critic.follow(collected.score_B)
         metrics |= {
-            "reward/total_mean": reward_BT.sum(1).mean().item(),
+            "reward/total_mean": total_BT.sum(1).mean().item(),
             **kl_metrics(logp_BT, ref_logp_BT, mask_BT),
             "kl/coef": self._coefficient.value,
             "advantage/mean": masked_mean(advantage.adv_BT, mask_BT).item(),

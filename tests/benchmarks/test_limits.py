@@ -1,8 +1,11 @@
 """The least that a step of GRPO costs, counted by hand."""
 
 import math
+import time
 
-from benchmarks.limits import Speed, Weights, bounds, weights_of
+import torch
+
+from benchmarks.limits import Speed, Weights, bounds, kernels, weights_of
 
 WEIGHTS = Weights(layers=10, last=3, head=4)
 
@@ -29,3 +32,18 @@ def test_tied_heads_count_once_and_embeddings_not(tiny):
     ends = ("k_proj.weight", "v_proj.weight")
     last = f"layers.{tiny.config.num_hidden_layers - 1}."
     assert found.last == sum(count for name, count in maps.items() if last in name and not name.endswith(ends))
+
+
+def test_products_and_attention_of_the_last_step_are_counted():
+    large, small = torch.randn(512, 512), torch.randn(2, 2)
+
+    def steps(seconds: float) -> float:
+        """Much, and half a second later little; `seconds` say how much of it is the last step."""
+        for _ in range(50):
+            large @ large
+        time.sleep(0.5)
+        small @ small
+        return seconds
+
+    assert 0 < kernels(lambda: steps(0.1)) < kernels(lambda: steps(60.0)) / 2
+    assert kernels(lambda: float(large.exp().sum() > 0)) == 0

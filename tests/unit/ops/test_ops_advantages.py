@@ -227,3 +227,11 @@ def test_what_each_needs(op):
         values = "welcome"
     assert (needs_of(op).group, needs_of(op).values) == (group, values)
     assert (needs_of(op).because != "") == (group > 1)
+
+
+@pytest.mark.parametrize("op", [op for op in NUMBERS if needs_of(op).values != "unread"], ids=lambda op: op.__name__)
+def test_returns_by_values_are_each_rows_own(op):
+    whole = op(REWARD, VALUE, GROUPS, MASK, **NUMBERS[op]).return_BT
+    some = torch.tensor([4, 1])
+    of_some = op(REWARD[some], VALUE[some], GROUPS[some], MASK[some], **NUMBERS[op]).return_BT
+    assert torch.equal(of_some, whole[some])
