@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -132,7 +133,7 @@ def _algos(arguments: argparse.Namespace) -> int:
     from rlpipe.comparison import catalogue
     from rlpipe.config import load
 
-    print(catalogue.table() if arguments.name is None else catalogue.card(arguments.name, load(Path()).recipe))
+    _show(catalogue.table() if arguments.name is None else catalogue.card(arguments.name, load(Path()).recipe))
     return 0
 
 
@@ -156,7 +157,7 @@ def _check(arguments: argparse.Namespace) -> int:
 
     params = checked(Path())
     policies = ", ".join(f"{name} ({section.algorithm})" for name, section in params.policy.items())
-    print(f"params.yaml is valid. Policies: {policies}.")
+    _show(f"params.yaml is valid. Policies: {policies}.")
     return 0
 
 
@@ -168,7 +169,7 @@ def _bandit(arguments: argparse.Namespace) -> int:
     # A table of twelve numbers: a second thread only waits for the first.
     torch.set_num_threads(1)
     outcome = run(arguments.algo, arguments.overrides, arguments.steps, arguments.beta, arguments.seed)
-    print(report(outcome))
+    _show(report(outcome))
     if arguments.plot is not None:
         from rlpipe.bandit.plot import save
 
@@ -180,7 +181,7 @@ def _score(arguments: argparse.Namespace) -> int:
     from rlpipe.scoring import score_file
 
     asked = (arguments.reward, arguments.options, arguments.input, arguments.output)
-    print(score_file(*asked, Path.cwd()))
+    _show(score_file(*asked, Path.cwd()))
     return 0
 
 
@@ -211,6 +212,15 @@ def _stage_here(arguments: argparse.Namespace) -> int:
 
         run_stage(Path(), arguments.name, arguments.item)
     return 0
+
+
+def _show(text: str) -> None:
+    """Print. Who reads may have seen enough and gone, as `head` does."""
+    try:
+        print(text, flush=True)
+    except BrokenPipeError:
+        # At its end Python flushes once more, and would complain.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _at_the_door() -> Path:

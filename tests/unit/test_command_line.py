@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -33,6 +34,15 @@ def test_algos_lists_all_or_shows_one(monkeypatch: pytest.MonkeyPatch, capsys: p
     with pytest.raises(SystemExit, match="2"):
         main(["algos", "dap"])
     assert "Did you mean 'dapo'" in capsys.readouterr().err
+
+
+def test_a_reader_who_has_gone_is_no_error() -> None:
+    reading, writing = os.pipe()
+    os.close(reading)
+    command = [sys.executable, "-c", "from rlpipe.cli import main; main(['algos'])"]
+    done = subprocess.run(command, cwd=REPOSITORY, stdout=writing, stderr=subprocess.PIPE, text=True, check=False)
+    os.close(writing)
+    assert (done.returncode, done.stderr) == (0, "")
 
 
 def test_help_loads_nothing_heavy() -> None:
