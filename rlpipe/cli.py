@@ -214,10 +214,10 @@ def _stage_here(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def _show(text: str) -> None:
+def _show(found: object) -> None:
     """Print. Who reads may have seen enough and gone, as `head` does."""
     try:
-        print(text, flush=True)
+        print(found, flush=True)
     except BrokenPipeError:
         # At its end Python flushes once more, and would complain.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
