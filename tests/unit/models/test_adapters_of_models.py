@@ -11,6 +11,7 @@ from rlpipe.config.schema import Adapter
 from rlpipe.models import adapter as module
 from rlpipe.models.adapter import _forward
 from rlpipe.models.learner import finished, learner
+from rlpipe.models.own import release
 from rlpipe.models.products import with_own_products
 from rlpipe.ops import products
 from tests.unit.models.replaced import IDS, SHAPE, computed_by
@@ -48,7 +49,7 @@ def _policy(dropout=0.0):
 def _as_peft(policy):
     plain = copy.deepcopy(policy)
     for layer in computed_by(plain, _forward):
-        del layer.forward
+        release(layer)
     return plain
 
 
