@@ -8,8 +8,9 @@ not learn for each product anew, and keeps what it made until the way back: such
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import cache
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -20,8 +21,31 @@ from torch.utils.weak import WeakTensorKeyDictionary
 _LEAST_ROWS = 32
 # Of a float32 weight with fewer numbers than that, calling oneDNN costs more than its layout saves.
 _WORTH_LAYING_OUT = 1 << 18
-# Of parameters that do not learn, for as long as they live: as what they were rounded, and what was made of them.
-_frozen: Any = WeakTensorKeyDictionary()
+
+T = TypeVar("T")
+
+
+class _Made(Generic[T]):
+    """What was made of parameters that do not learn, for as long as they live and nobody writes to them.
+
+    Who writes to one where autograd does not see it (`weight.data`) calls `torch.autograd.graph.increment_version`.
+    """
+
+    def __init__(self) -> None:
+        self._known: Any = WeakTensorKeyDictionary()
+
+    def of(self, weight: Tensor, dtype: torch.dtype, make: Callable[[], T], *, keep: bool) -> T:
+        """`make()`, for this type; what is not to be kept is found here if it already was."""
+        if weight.requires_grad or not isinstance(weight, nn.Parameter):
+            return make()
+        state = weight._version, weight.device, dtype
+        known, made = self._known.get(weight, (None, None))
+        if known != state:
+            made = make()
+            if keep:
+                self._known[weight] = state, made
+        kept: T = made
+        return kept
 
 
 @cache
@@ -50,18 +74,10 @@ def rounded(weight: Tensor, dtype: torch.dtype) -> Tensor:
 
     It is kept where there are gradients: there autograd would keep one for each use. Models that only read, such as a
     teacher, take no more memory than they did.
-
-    Who writes to one where autograd does not see it (`weight.data`) calls `torch.autograd.graph.increment_version`.
     """
-    if weight.dtype == dtype or weight.requires_grad or not isinstance(weight, nn.Parameter):
-        return weight.to(dtype)
-    state = weight._version, weight.device, dtype
-    known, made = _frozen.get(weight, (None, weight))
-    if known != state:
-        made = weight.detach().to(dtype)
-        if torch.is_grad_enabled():
-            _frozen[weight] = state, made
-    return made
+    if weight.dtype == dtype:
+        return weight
+    return _as_rounded.of(weight, dtype, lambda: weight.to(dtype), keep=torch.is_grad_enabled())
 
 
 def linear(states: Tensor, weight_OI: Tensor, bias_O: Tensor | None) -> Tensor:
@@ -101,7 +117,7 @@ class FewRows:
         if self.laid_out:
             self._weight: Tensor = torch.ops.mkldnn._reorder_linear_weight(weight_OI)
         else:
-            self._weight = weight_OI.t().contiguous()
+            self._weight = weight_OI.t().clone(memory_format=torch.contiguous_format)
 
     def __call__(self, states_RI: Tensor) -> Tensor:
         """[R, O] states W^T + bias."""
@@ -112,6 +128,15 @@ class FewRows:
         if self._bias_O is None:
             return states_RI @ self._weight
         return torch.addmm(self._bias_O, states_RI, self._weight)
+
+
+_as_rounded: _Made[Tensor] = _Made()
+_as_few_rows: _Made[FewRows] = _Made()
+
+
+def few_rows(weight_OI: Tensor, dtype: torch.dtype, *, keep: bool) -> FewRows:
+    """`FewRows` of a weight in this type; with `keep`, of a parameter that does not learn made once, like `rounded`."""
+    return _as_few_rows.of(weight_OI, dtype, lambda: FewRows(wide(rounded(weight_OI, dtype))), keep=keep)
 
 
 def _lays_out(weight_OI: Tensor) -> bool:

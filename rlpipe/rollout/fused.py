@@ -18,7 +18,7 @@ from torch.nn.functional import silu
 from transformers import LlamaForCausalLM, MistralForCausalLM, Qwen2ForCausalLM, Qwen3ForCausalLM
 from transformers.cache_utils import DynamicCache
 
-from rlpipe.ops.products import FewRows, rounded, wide
+from rlpipe.ops.products import FewRows, few_rows, wide
 from rlpipe.rollout.pools import Attending, SlotPool, serves_slots
 from rlpipe.rollout.prompts import Prompts, padded, prefill
 
@@ -67,9 +67,12 @@ class FusedSteps:
         self._width, self._eps = decoder.layers[0].self_attn.head_dim, torch.tensor(config.rms_norm_eps)
         dtype = torch.get_autocast_dtype("cpu") if torch.is_autocast_enabled("cpu") else torch.float32
         self._embedding_VH = inner.get_input_embeddings().weight
-        self._head = FewRows(wide(rounded(inner.get_output_embeddings().weight, dtype)))
+        # Beside an adapter that learns the head stays as it is, and is the largest map of all.
+        learns = any(parameter.requires_grad for parameter in model.parameters())
+        self._head = few_rows(inner.get_output_embeddings().weight, dtype, keep=learns)
         self._norm_H = decoder.norm.weight
-        self._layers = [_layer(layer, self._heads, self._shared, dtype) for layer in decoder.layers]
+        merger = _Merger(dtype)
+        self._layers = [_layer(layer, self._heads, self._shared, merger) for layer in decoder.layers]
         cos_1LD, sin_1LD = decoder.rotary_emb(self._embedding_VH, torch.arange(longest).unsqueeze(0))
         # Of a pair (a, b) at columns d and d + D/2, a turns into a cos - b sin and b into b cos + a sin.
         half = self._width // 2
@@ -169,32 +172,61 @@ def _agrees(inner: Any) -> bool:
     return (fused_RV - whole_RV).abs().max().item() <= _TOLERANCE * whole_RV.abs().max().item()
 
 
-def _layer(layer: Any, heads: int, shared: int, dtype: torch.dtype) -> _Layer:
+def _layer(layer: Any, heads: int, shared: int, merger: _Merger) -> _Layer:
     attention, mlp = layer.self_attn, layer.mlp
     maps = (attention.q_proj, attention.k_proj, attention.v_proj)
     head_norm = None
     if hasattr(attention, "q_norm"):
         of_query, of_key = attention.q_norm.weight, attention.k_norm.weight
         head_norm = torch.cat([of_query.expand(heads, -1), of_key.expand(shared, -1)])
-    bias_N = None if maps[0].bias is None else wide(torch.cat([linear.bias for linear in maps]).to(dtype))
     return _Layer(
         layer.input_layernorm.weight,
         layer.post_attention_layernorm.weight,
-        FewRows(torch.cat([_weight(linear, dtype) for linear in maps]), bias_N),
+        merger.merged(*maps),
         head_norm,
-        FewRows(_weight(attention.o_proj, dtype)),
-        FewRows(torch.cat([_weight(mlp.gate_proj, dtype), _weight(mlp.up_proj, dtype)])),
-        FewRows(_weight(mlp.down_proj, dtype)),
+        merger.merged(attention.o_proj),
+        merger.merged(mlp.gate_proj, mlp.up_proj),
+        merger.merged(mlp.down_proj),
     )
 
 
-def _weight(linear: Any, dtype: torch.dtype) -> Tensor:
-    """A map's weight with what its LoRA adapter adds, which is rounded with it: most of it is less than a weight's last
-    bit, and would be lost in a sum of what is rounded already.
+class _Merger:
+    """Makes one map of several, in a type, with what their LoRA adapters add.
+
+    Sums and stacks stand in memory that is used again: new memory is dearer than all else here.
     """
-    weight: Tensor = linear.weight
-    if hasattr(linear, "get_delta_weight") and not (linear.merged or linear.disable_adapters):
-        for name in linear.active_adapters:
-            down, up = linear.lora_A[name].weight, linear.lora_B[name].weight
-            weight = torch.addmm(weight, up, down, alpha=linear.scaling[name])
-    return wide(weight.to(dtype))
+
+    def __init__(self, dtype: torch.dtype) -> None:
+        self._dtype = dtype
+        self._sum, self._stack = torch.empty(0), torch.empty(0, dtype=dtype)
+
+    @torch.autocast("cpu", enabled=False)
+    def merged(self, *maps: Any) -> FewRows:
+        """The maps' results one behind the other."""
+        bias_N = None
+        if maps[0].bias is not None:
+            bias_N = wide(torch.cat([linear.bias for linear in maps]).to(self._dtype))
+        sizes = [len(linear.weight) for linear in maps]
+        self._stack, stack_OI = _room(self._stack, sum(sizes), maps[0].weight.shape[1])
+        for linear, part_OI in zip(maps, stack_OI.split(sizes), strict=True):
+            part_OI.copy_(self._with_adapters(linear))
+        return FewRows(wide(stack_OI), bias_N)
+
+    def _with_adapters(self, linear: Any) -> Tensor:
+        """An adapter's part is rounded with the weight: most of it is less than a weight's last bit, and would be lost
+        in a sum of what is rounded already.
+        """
+        weight_OI: Tensor = linear.weight
+        if hasattr(linear, "get_delta_weight") and not (linear.merged or linear.disable_adapters):
+            self._sum, sum_OI = _room(self._sum, *weight_OI.shape)
+            for name in linear.active_adapters:
+                down, up = linear.lora_A[name].weight, linear.lora_B[name].weight
+                weight_OI = torch.addmm(weight_OI, up, down, alpha=linear.scaling[name], out=sum_OI)
+        return weight_OI
+
+
+def _room(memory: Tensor, rows: int, columns: int) -> tuple[Tensor, Tensor]:
+    """`memory`, or a larger one if need be; [rows, columns] at its start."""
+    if memory.numel() < rows * columns:
+        memory = memory.new_empty(rows * columns)
+    return memory, memory[: rows * columns].view(rows, columns)

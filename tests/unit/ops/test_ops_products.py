@@ -6,7 +6,7 @@ from torch import nn
 from torch.nn import functional
 
 from rlpipe.ops import products
-from rlpipe.ops.products import FewRows, linear, rounded, wide
+from rlpipe.ops.products import FewRows, few_rows, linear, rounded, wide
 
 ROWS, WIDTH, OUT = 40, 24, 8
 
@@ -98,14 +98,37 @@ def test_of_what_learns_or_only_reads_or_is_gone_nothing_is_kept():
     assert rounded(weight, torch.bfloat16) is not rounded(weight, torch.bfloat16)
     assert rounded(weight, torch.bfloat16).requires_grad
     weight.requires_grad_(False)
-    before = len(products._frozen)
+    known = products._as_rounded._known
+    before = len(known)
     with torch.no_grad():
         assert rounded(weight, torch.bfloat16) is not rounded(weight, torch.bfloat16)
-    assert len(products._frozen) == before
+    assert len(known) == before
     rounded(weight, torch.bfloat16)
-    assert len(products._frozen) == before + 1
+    assert len(known) == before + 1
     del weight
-    assert len(products._frozen) == before
+    assert len(known) == before
+
+
+def test_few_rows_of_a_frozen_weight_are_laid_out_once_if_asked_for_and_again_when_it_was_written_to():
+    weight, states = nn.Parameter(torch.randn(OUT, WIDTH), requires_grad=False), torch.randn(3, WIDTH)
+    assert few_rows(weight, torch.float32, keep=False) is not few_rows(weight, torch.float32, keep=False)
+    made = few_rows(weight, torch.float32, keep=True)
+    assert few_rows(weight, torch.float32, keep=True) is made
+    with torch.no_grad():
+        weight.add_(1)
+    torch.testing.assert_close(few_rows(weight, torch.float32, keep=True)(states), states @ weight.t())
+    weight.requires_grad_(True)
+    assert few_rows(weight, torch.float32, keep=True) is not few_rows(weight, torch.float32, keep=True)
+
+
+def test_few_rows_are_a_copy():
+    for shape in ((OUT, WIDTH), (1, WIDTH), (OUT, 1), (512, 512)):
+        weight = torch.randn(shape)
+        states = torch.randn(3, shape[1])
+        map_of = FewRows(weight)
+        before = map_of(states)
+        weight.zero_()
+        assert torch.equal(map_of(states), before)
 
 
 def test_frozen_or_not_a_product_is_the_same(units):

@@ -1,11 +1,13 @@
 """Steps in few operations are taken where they are the model's own, and nowhere else."""
 
 import pytest
+import torch
 from transformers import Gemma2Config, Gemma2ForCausalLM, LlamaConfig, LlamaForCausalLM
 
 from rlpipe.config.schema import Adapter
 from rlpipe.models.learner import learner
-from rlpipe.rollout.fused import fuses
+from rlpipe.ops.products import FewRows, wide
+from rlpipe.rollout.fused import _Merger, fuses
 
 SHAPE = {
     "vocab_size": 20, "hidden_size": 16, "intermediate_size": 24, "num_hidden_layers": 2, "num_attention_heads": 2,
@@ -45,6 +47,21 @@ def test_a_plain_model_is_fused_under_an_adapter_too():
     model = _llama()
     assert fuses(model, 30)
     assert fuses(learner(model, Adapter(rank=2, alpha=4, dropout=0.0)), 30)
+
+
+@torch.no_grad()
+def test_in_autocast_an_adapter_is_rounded_with_its_weight_and_not_after_it():
+    policy = learner(_llama(), Adapter(rank=2, alpha=4, dropout=0.0))
+    mlp = policy.get_base_model().model.layers[0].mlp
+    whole = []
+    for linear in (mlp.gate_proj, mlp.up_proj):
+        # Less than the last bit of most weights in bfloat16: lost, where each is rounded before the sum.
+        linear.lora_B["default"].weight.fill_(2.0**-9)
+        whole.append(linear.weight + linear.get_delta_weight("default"))
+    with torch.autocast("cpu", torch.bfloat16):
+        made = _Merger(torch.bfloat16).merged(mlp.gate_proj, mlp.up_proj)
+    units = torch.eye(SHAPE["hidden_size"])
+    assert torch.equal(made(units), FewRows(wide(torch.cat(whole).bfloat16()))(units))
 
 
 @pytest.mark.parametrize("name", NOT_FUSED)
