@@ -18,7 +18,7 @@ from torch.nn.functional import silu
 from transformers import LlamaForCausalLM, MistralForCausalLM, Qwen2ForCausalLM, Qwen3ForCausalLM
 from transformers.cache_utils import DynamicCache
 
-from rlpipe.ops.products import FewRows, few_rows, wide
+from rlpipe.ops.products import FewRows, few_rows, rounded, wide
 from rlpipe.rollout.pools import Attending, SlotPool, serves_slots
 from rlpipe.rollout.prompts import Prompts, padded, prefill
 
@@ -29,6 +29,21 @@ _LIVE_ROTARY = ("dynamic", "longrope")
 _TOLERANCE = 1e-4
 # What a model's class makes of a step does not change while it lives: looked at once.
 _agreed: WeakKeyDictionary[nn.Module, bool] = WeakKeyDictionary()
+
+
+@dataclass(frozen=True)
+class _Map:
+    """A linear map with what adapters add to it: `whole` of the states with what `down` makes of them behind."""
+
+    whole: FewRows
+    down: FewRows | None
+
+    def __call__(self, states_RI: Tensor) -> Tensor:
+        """[R, O]"""
+        if self.down is not None:
+            states_RI = states_RI.to(self.down.dtype)
+            states_RI = torch.cat([states_RI, self.down(states_RI)], 1)
+        return self.whole(states_RI)
 
 
 @dataclass(frozen=True)
@@ -46,11 +61,11 @@ class _Layer:
 
     before_H: Tensor
     after_H: Tensor
-    qkv: FewRows
+    qkv: _Map
     head_norm: Tensor | None
-    out: FewRows
-    gate_up: FewRows
-    down: FewRows
+    out: _Map
+    gate_up: _Map
+    down: _Map
 
 
 class FusedSteps:
@@ -71,8 +86,8 @@ class FusedSteps:
         learns = any(parameter.requires_grad for parameter in model.parameters())
         self._head = few_rows(inner.get_output_embeddings().weight, dtype, keep=learns)
         self._norm_H = decoder.norm.weight
-        merger = _Merger(dtype)
-        self._layers = [_layer(layer, self._heads, self._shared, merger) for layer in decoder.layers]
+        stacking = _Stacking(dtype)
+        self._layers = [_layer(layer, self._heads, self._shared, stacking) for layer in decoder.layers]
         cos_1LD, sin_1LD = decoder.rotary_emb(self._embedding_VH, torch.arange(longest).unsqueeze(0))
         # Of a pair (a, b) at columns d and d + D/2, a turns into a cos - b sin and b into b cos + a sin.
         half = self._width // 2
@@ -172,7 +187,7 @@ def _agrees(inner: Any) -> bool:
     return (fused_RV - whole_RV).abs().max().item() <= _TOLERANCE * whole_RV.abs().max().item()
 
 
-def _layer(layer: Any, heads: int, shared: int, merger: _Merger) -> _Layer:
+def _layer(layer: Any, heads: int, shared: int, stacking: _Stacking) -> _Layer:
     attention, mlp = layer.self_attn, layer.mlp
     maps = (attention.q_proj, attention.k_proj, attention.v_proj)
     head_norm = None
@@ -182,51 +197,59 @@ def _layer(layer: Any, heads: int, shared: int, merger: _Merger) -> _Layer:
     return _Layer(
         layer.input_layernorm.weight,
         layer.post_attention_layernorm.weight,
-        merger.merged(*maps),
+        stacking.stacked(*maps),
         head_norm,
-        merger.merged(attention.o_proj),
-        merger.merged(mlp.gate_proj, mlp.up_proj),
-        merger.merged(mlp.down_proj),
+        stacking.stacked(attention.o_proj),
+        stacking.stacked(mlp.gate_proj, mlp.up_proj),
+        stacking.stacked(mlp.down_proj),
     )
 
 
-class _Merger:
-    """Makes one map of several, in a type, with what their LoRA adapters add.
+class _Stacking:
+    """Makes one map of several of the same input, in a type, with what their LoRA adapters add.
 
-    Sums and stacks stand in memory that is used again: new memory is dearer than all else here.
+        [W, scale U] [x, D x]
+
+    An adapter stays beside its weight, as in training: most of what it adds is less than the last bit of a weight in
+    bfloat16, and would be lost in their sum. Maps are put together in memory that is used again: new memory is dearer
+    than all else here.
     """
 
     def __init__(self, dtype: torch.dtype) -> None:
-        self._dtype = dtype
-        self._sum, self._stack = torch.empty(0), torch.empty(0, dtype=dtype)
+        self._dtype, self._memory = dtype, torch.empty(0, dtype=dtype)
 
-    @torch.autocast("cpu", enabled=False)
-    def merged(self, *maps: Any) -> FewRows:
+    def stacked(self, *maps: Any) -> _Map:
         """The maps' results one behind the other."""
-        bias_N = None
-        if maps[0].bias is not None:
-            bias_N = wide(torch.cat([linear.bias for linear in maps]).to(self._dtype))
+        adapters = [_adapters(linear) for linear in maps]
+        downs = [down_KI for of_map in adapters for down_KI, _ in of_map]
+        width = maps[0].weight.shape[1]
         sizes = [len(linear.weight) for linear in maps]
-        self._stack, stack_OI = _room(self._stack, sum(sizes), maps[0].weight.shape[1])
-        for linear, part_OI in zip(maps, stack_OI.split(sizes), strict=True):
-            part_OI.copy_(self._with_adapters(linear))
-        return FewRows(wide(stack_OI), bias_N)
+        whole_OI = self._room(sum(sizes), width + sum(map(len, downs)))
+        whole_OI[:, width:].zero_()
+        column = width
+        for linear, of_map, part_OI in zip(maps, adapters, whole_OI.split(sizes), strict=True):
+            part_OI[:, :width].copy_(rounded(linear.weight, self._dtype))
+            for down_KI, up_OK in of_map:
+                part_OI[:, column : column + len(down_KI)].copy_(up_OK)
+                column += len(down_KI)
+        bias_N = None if maps[0].bias is None else self._typed(torch.cat([linear.bias for linear in maps]))
+        down = FewRows(self._typed(torch.cat(downs))) if downs else None
+        return _Map(FewRows(wide(whole_OI), bias_N), down)
 
-    def _with_adapters(self, linear: Any) -> Tensor:
-        """An adapter's part is rounded with the weight: most of it is less than a weight's last bit, and would be lost
-        in a sum of what is rounded already.
-        """
-        weight_OI: Tensor = linear.weight
-        if hasattr(linear, "get_delta_weight") and not (linear.merged or linear.disable_adapters):
-            self._sum, sum_OI = _room(self._sum, *weight_OI.shape)
-            for name in linear.active_adapters:
-                down, up = linear.lora_A[name].weight, linear.lora_B[name].weight
-                weight_OI = torch.addmm(weight_OI, up, down, alpha=linear.scaling[name], out=sum_OI)
-        return weight_OI
+    def _typed(self, tensor: Tensor) -> Tensor:
+        return wide(tensor.to(self._dtype))
+
+    def _room(self, rows: int, columns: int) -> Tensor:
+        if self._memory.numel() < rows * columns:
+            self._memory = torch.empty(rows * columns, dtype=self._dtype)
+        return self._memory[: rows * columns].view(rows, columns)
 
 
-def _room(memory: Tensor, rows: int, columns: int) -> tuple[Tensor, Tensor]:
-    """`memory`, or a larger one if need be; [rows, columns] at its start."""
-    if memory.numel() < rows * columns:
-        memory = memory.new_empty(rows * columns)
-    return memory, memory[: rows * columns].view(rows, columns)
+def _adapters(linear: Any) -> list[tuple[Tensor, Tensor]]:
+    """[K, I] and [O, K] of each adapter at work on a map, the latter scaled."""
+    if not hasattr(linear, "get_delta_weight") or linear.merged or linear.disable_adapters:
+        return []
+    return [
+        (linear.lora_A[name].weight, linear.lora_B[name].weight * linear.scaling[name])
+        for name in linear.active_adapters
+    ]

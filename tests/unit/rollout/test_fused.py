@@ -6,8 +6,7 @@ from transformers import Gemma2Config, Gemma2ForCausalLM, LlamaConfig, LlamaForC
 
 from rlpipe.config.schema import Adapter
 from rlpipe.models.learner import learner
-from rlpipe.ops.products import FewRows, wide
-from rlpipe.rollout.fused import _Merger, fuses
+from rlpipe.rollout.fused import _Stacking, fuses
 
 SHAPE = {
     "vocab_size": 20, "hidden_size": 16, "intermediate_size": 24, "num_hidden_layers": 2, "num_attention_heads": 2,
@@ -50,18 +49,20 @@ def test_a_plain_model_is_fused_under_an_adapter_too():
 
 
 @torch.no_grad()
-def test_in_autocast_an_adapter_is_rounded_with_its_weight_and_not_after_it():
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_what_an_adapter_adds_is_not_lost_in_a_weight_of_few_bits(dtype):
     policy = learner(_llama(), Adapter(rank=2, alpha=4, dropout=0.0))
-    mlp = policy.get_base_model().model.layers[0].mlp
-    whole = []
-    for linear in (mlp.gate_proj, mlp.up_proj):
-        # Less than the last bit of most weights in bfloat16: lost, where each is rounded before the sum.
-        linear.lora_B["default"].weight.fill_(2.0**-9)
-        whole.append(linear.weight + linear.get_delta_weight("default"))
-    with torch.autocast("cpu", torch.bfloat16):
-        made = _Merger(torch.bfloat16).merged(mlp.gate_proj, mlp.up_proj)
-    units = torch.eye(SHAPE["hidden_size"])
-    assert torch.equal(made(units), FewRows(wide(torch.cat(whole).bfloat16()))(units))
+    linear = policy.get_base_model().model.layers[0].mlp.down_proj
+    half = SHAPE["intermediate_size"] // 2
+    linear.weight.fill_(1)
+    linear.lora_A["default"].weight.zero_()[:, :half] = 2.0**-3
+    # 2 (scale) x 2 (ranks) x 2^-8 x 2^-3 = 2^-9: a quarter of the last bit of 1 in bfloat16.
+    linear.lora_B["default"].weight.fill_(2.0**-8)
+    states = torch.tensor([[1.0] * half + [-1.0] * half])  # the weight's own part cancels out
+    expected = torch.full((1, SHAPE["hidden_size"]), half * 2.0**-9, dtype=dtype)
+    with torch.autocast("cpu", torch.bfloat16, enabled=dtype == torch.bfloat16):
+        made = _Stacking(dtype).stacked(linear)
+    assert torch.equal(made(states), expected)
 
 
 @pytest.mark.parametrize("name", NOT_FUSED)
