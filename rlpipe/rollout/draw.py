@@ -10,6 +10,8 @@ from rlpipe.types import Sampling
 
 # The vocabulary is summed in blocks; only the block that the draw falls in is then looked at token by token.
 _BLOCK = 128
+# Of how many tokens, the most likely ones first, the border of top_p is looked for; then of as many times as many.
+_OFTEN_ENOUGH = 32
 
 
 def draw(logits_BV: Tensor, uniform_B: Tensor, sampling: Sampling) -> tuple[Tensor, Tensor]:
@@ -66,15 +68,42 @@ def _kept(weight_BV: Tensor, total_B1: Tensor, sampling: Sampling) -> Tensor:
         weight_BV = torch.where(weight_BV >= sampling.min_p, weight_BV, torch.zeros_like(weight_BV))
     if sampling.top_k is None and sampling.top_p is None:
         return weight_BV
-    sorted_BV, order_BV = weight_BV.sort(dim=-1, descending=True, stable=True)
-    keep_BV = torch.ones_like(sorted_BV, dtype=torch.bool)
-    if sampling.top_k is not None:
-        keep_BV[:, sampling.top_k :] = False
-    if sampling.top_p is not None:
+    count_B1, least_B1 = _border(weight_BV, total_B1, sampling)
+    kept_BV = weight_BV > least_B1
+    equal_BV = weight_BV == least_B1
+    room_B1 = count_B1 - kept_BV.sum(-1, keepdim=True)
+    if (equal_BV.sum(-1, keepdim=True) > room_B1).any():
+        equal_BV &= equal_BV.cumsum(-1) <= room_B1
+    return torch.where(kept_BV | equal_BV, weight_BV, torch.zeros_like(weight_BV))
+
+
+def _border(weight_BV: Tensor, total_B1: Tensor, sampling: Sampling) -> tuple[Tensor, Tensor]:
+    """[B, 1] how many tokens top_k and top_p leave, and the weight of the least likely of them.
+
+    To sort a whole vocabulary would cost more than all else in a step. What is left is mostly among a few.
+    """
+    most = min(sampling.top_k or weight_BV.shape[-1], weight_BV.shape[-1])
+    looked_at = most if sampling.top_p is None else min(most, _OFTEN_ENOUGH)
+    while True:
+        first_BK = _first(weight_BV, looked_at)
+        if sampling.top_p is None:
+            return torch.full_like(total_B1, looked_at, dtype=torch.long), first_BK[:, -1:]
         # What stands before a token, itself not counted: the token that crosses the border stays.
-        before_BV = sorted_BV.cumsum(-1, dtype=torch.float64) - sorted_BV
-        keep_BV &= before_BV < sampling.top_p * total_B1
-    return torch.where(torch.zeros_like(keep_BV).scatter(-1, order_BV, keep_BV), weight_BV, torch.zeros_like(weight_BV))
+        before_BK = first_BK.cumsum(-1, dtype=torch.float64) - first_BK
+        count_B1 = (before_BK < sampling.top_p * total_B1).sum(-1, keepdim=True)
+        if looked_at == most or (count_B1 < looked_at).all():
+            return count_B1, first_BK.gather(-1, count_B1 - 1)
+        looked_at = min(most, looked_at * _OFTEN_ENOUGH)
+
+
+def _first(weight_BV: Tensor, count: int) -> Tensor:
+    """[B, count] the largest weights, in order. They stand in as many blocks at most, those with the largest peaks."""
+    if weight_BV.shape[-1] > count * _BLOCK:
+        blocks_BNW = weight_BV.unflatten(-1, (-1, _BLOCK))
+        number_BK = blocks_BNW.amax(-1).topk(count, sorted=False).indices
+        rows_B1 = torch.arange(len(weight_BV), device=weight_BV.device).unsqueeze(1)
+        weight_BV = blocks_BNW[rows_B1, number_BK].flatten(1)
+    return weight_BV.topk(count).values
 
 
 def _filled(weight_BV: Tensor) -> Tensor:

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from rlpipe.rollout.draw import draw
+from rlpipe.rollout.draw import _kept, draw
 from rlpipe.rollout.streams import keys, uniforms
 from rlpipe.types import Sampling
 
@@ -45,6 +45,23 @@ def test_limits_cut_the_draw_and_leave_the_log_prob_whole(cut, kept):
     token, logp = draw(p.log().expand(1000, 4), uniform, Sampling(1.0, 1, **cut))
     assert set(token.tolist()) == kept
     torch.testing.assert_close(logp, p.log()[token])
+
+
+@pytest.mark.parametrize("scale", [0.0, 0.3, 3.0])  # from a flat distribution, of which much must be looked at
+@pytest.mark.parametrize("rounding", [1.0, 1e-6])  # with many equally likely tokens, and hardly any
+@pytest.mark.parametrize(
+    "cut", [{"top_p": 0.9}, {"top_k": 40}, {"top_k": 40, "top_p": 0.5}, {"top_k": 5000, "top_p": 0.99}]
+)
+def test_what_limits_leave_is_found_as_by_sorting(cut, rounding, scale):
+    generator = torch.Generator().manual_seed(0)
+    logits = (torch.randn(6, 8192, generator=generator) * scale / rounding).round() * rounding
+    weight = (logits - logits.amax(-1, keepdim=True)).exp()
+    total = weight.sum(-1, keepdim=True, dtype=torch.float64)
+    ordered, order = weight.sort(dim=-1, descending=True, stable=True)
+    before = ordered.cumsum(-1, dtype=torch.float64) - ordered
+    keep = (torch.arange(8192) < cut.get("top_k", 8192)) & (before < cut.get("top_p", 1.0) * total)
+    expected = torch.where(torch.zeros_like(keep).scatter(-1, order, keep), weight, 0.0)
+    assert torch.equal(_kept(weight, total, Sampling(1.0, 1, **cut)), expected)
 
 
 @pytest.mark.parametrize("vocabulary", [2, 64, 128, 129, 1000, 4096])
