@@ -1,12 +1,12 @@
 """How near steps come to what this machine could do: seconds over a lower bound.
 
-    python -m benchmarks.limits [grpo] [ppo] [dpo] [reward_model] [sft] [head]
+    python -m benchmarks.limits [grpo] [ppo] [dpo] [reward_model] [sft] [head] [lora]
 
-The bound counts the products with the model's weights alone, at the speed of the machine's own square float32 product:
-no attention, no norms, no softmax, no optimizer. Every different prompt is read once, and of a prompt the last layer's
-keys and values are all that is made. A decoding step has also to read all weights once, at the speed at which a product
-with a single column reads them. What the peer took (results.json) over the bound is about the most that any program
-could gain over it here: about, because the peer was timed at another hour.
+The bound counts the products with the model's weights alone, at the speed of the machine's own square product of their
+type: no attention, no norms, no softmax, no optimizer. Every different prompt is read once, and of a prompt the last
+layer's keys and values are all that is made. A decoding step has also to read all weights once, at the speed at which a
+product with a single column reads them. What the peer took (results.json) over the bound is about the most that any
+program could gain over it here: about, because the peer was timed at another hour, and for `lora` on a shorter step.
 
 For steps of online RL there is a nearer one: what products and attention took as they ran, in PyTorch's own kernels. A
 step in which all else took no time at all would take that.
@@ -27,14 +27,14 @@ import torch
 from torch import nn
 from torch.profiler import ProfilerActivity, profile
 
-from benchmarks import dpo, grpo, head, ours, ppo, reward_model, sft, shapes
+from benchmarks import dpo, grpo, head, lora, ours, ppo, reward_model, sft, shapes
 from benchmarks.offline import Side
 from benchmarks.pairs import RESULTS, clock
 from benchmarks.phases import watched
 from rlpipe.models.load import load_policy
 
 SQUARE, REPEATS = 2048, 5
-_FLOAT = 4
+_FLOAT, _HALF = 4, 2
 # What PyTorch calls its products and its attention.
 KERNELS = {
     "aten::mm", "aten::addmm", "aten::addmm_", "aten::bmm", "mkldnn::_linear_pointwise",
@@ -79,26 +79,30 @@ def weights_of(model: Any) -> Weights:
     return Weights(_numbers(layers.modules()), _numbers(last), model.get_output_embeddings().weight.numel())
 
 
-def bounds(weights: Weights, prompts: Sequence[int], completions: Sequence[int], speed: Speed) -> dict[str, float]:
+def bounds(
+    weights: Weights, prompts: Sequence[int], completions: Sequence[int], speed: Speed, *, number: int, learn: bool
+) -> dict[str, float]:
     """Seconds by phase that a step of online RL cannot go below.
 
     Args:
         prompts: tokens of each prompt, read once for all its completions.
         completions: tokens of each.
+        number: bytes of a weight in a product.
+        learn: whether these weights do; where an adapter does, the way back has half as many products with them.
     """
     drawn, each = sum(completions), weights.layers + weights.head
     prefill = weights.products(sum(prompts), len(prompts)) / speed.operations
     in_flight = [sum(length > t for length in completions) for t in range(1, max(completions))]
     decoding = sum(
-        max(weights.products(rows, rows) / speed.operations, _FLOAT * each / speed.bytes) for rows in in_flight
+        max(weights.products(rows, rows) / speed.operations, number * each / speed.bytes) for rows in in_flight
     )
     once = weights.products(sum(prompts) + drawn, drawn) / speed.operations
-    return {"rollout": prefill + decoding, "reference": once, "forward": once, "backward": 2 * once}
+    return {"rollout": prefill + decoding, "reference": once, "forward": once, "backward": (1 + learn) * once}
 
 
-def speed() -> Speed:
-    """Of this machine just now, with torch's threads: medians."""
-    left, right = torch.randn(2, SQUARE, SQUARE).unbind()
+def speed(dtype: torch.dtype = torch.float32) -> Speed:
+    """Of this machine just now, with torch's threads: medians. Products are of that type."""
+    left, right = torch.randn(2, SQUARE, SQUARE).to(dtype).unbind()
     square = statistics.median(clock(lambda: left @ right) for _ in range(REPEATS))
     # 64 MB: no cache of one core holds them.
     matrices, column = torch.randn(4, SQUARE, SQUARE).unbind(), torch.randn(SQUARE, 1)
@@ -106,14 +110,14 @@ def speed() -> Speed:
     return Speed(2 * SQUARE**3 / square, len(matrices) * SQUARE**2 * _FLOAT / read)
 
 
-def alongside(step: Callable[[], T], times: int) -> tuple[list[T], Speed]:
+def alongside(step: Callable[[], T], times: int, dtype: torch.dtype = torch.float32) -> tuple[list[T], Speed]:
     """What so many steps gave, and the machine's speed meanwhile: the median of what it is before and after each. A
     shared machine is twice as fast at one minute as at another.
     """
-    results, speeds = list[T](), [speed()]
+    results, speeds = list[T](), [speed(dtype)]
     for _ in range(times):
         results.append(step())
-        speeds.append(speed())
+        speeds.append(speed(dtype))
     return results, Speed(
         statistics.median(at.operations for at in speeds), statistics.median(at.bytes for at in speeds)
     )
@@ -132,6 +136,7 @@ def kernels(run: Callable[[], float]) -> float:
 def main() -> None:
     works: Mapping[str, Callable[[Path], None]] = {
         "grpo": _grpo, "ppo": _ppo, "dpo": _dpo, "reward_model": _reward_model, "sft": _sft, "head": _head,
+        "lora": _lora,
     }  # fmt: skip
     given = shapes.arguments("Steps against the machine's limit.", pairs=1, which=list(works))
     for which in given.which:
@@ -140,35 +145,46 @@ def main() -> None:
 
 
 def _grpo(folder: Path) -> None:
-    """A step of group shapes, phase by phase."""
+    _by_phase(grpo.NAMES["group"], grpo.shapes_of("group", folder))
+
+
+def _lora(folder: Path) -> None:
+    _by_phase(lora.NAME, lora.shapes(folder))
+
+
+def _by_phase(name: str, work: shapes.Groups) -> None:
+    """A step of GRPO, phase by phase."""
     with watched() as spans:
-        took, weights, bound_of = _online("grpo", folder)
+        took, weights, bound_of = _online("grpo", work)
     least, seconds = bound_of(weights), spans.within(took.ended, took.seconds)
     for phase, bound in least.items():
         print(f"  {phase}: {seconds[phase]:.3g} s, at least {bound:.3g} s: {bound / seconds[phase]:.0%} of the limit")
-    _compared(grpo.NAMES["group"], took.seconds, sum(least.values()))
+    _compared(name, took.seconds, sum(least.values()))
 
 
 def _ppo(folder: Path) -> None:
     """The same, and a critic of the policy's size that reads the samples once, for values and to learn."""
-    took, weights, bound_of = _online("ppo", folder)
+    took, weights, bound_of = _online("ppo", grpo.shapes_of("group", folder))
     critic = bound_of(replace(weights, head=0))
     _compared(ppo.NAME, took.seconds, sum(bound_of(weights).values()) + critic["forward"] + critic["backward"])
 
 
-def _online(algorithm: str, folder: Path) -> tuple[ours.Took, Weights, Callable[[Weights], dict[str, float]]]:
-    """The third step of group shapes, its policy's weights, and what any weights' bound is, by phase."""
-    work = grpo.shapes_of("group", folder)
+def _online(algorithm: str, work: shapes.Groups) -> tuple[ours.Took, Weights, Callable[[Weights], dict[str, float]]]:
+    """The third step, its policy's weights, and what any weights' bound is, by phase."""
+    half = work.dtype == "bfloat16"
 
     def third() -> ours.Took:
         return ours.online(algorithm, work, steps=3, lr=ours.STILL)
 
-    (took,), machine = alongside(third, 1)
+    (took,), machine = alongside(third, 1, torch.bfloat16 if half else torch.float32)
     inside = kernels(lambda: third().seconds)
     print(f"  products and attention as they ran: {inside:.3g} s, {inside / took.seconds:.0%} of the step")
     prompts = [len(prompt) for prompt in work.prompts]
     completions = [len(completion) for _, completion in took.drawn[-1]]
-    return took, _weights(work.folder), lambda weights: bounds(weights, prompts, completions, machine)
+    number, learn = _HALF if half else _FLOAT, work.rank is None
+    return took, _weights(work.folder), lambda weights: bounds(
+        weights, prompts, completions, machine, number=number, learn=learn
+    )
 
 
 def _dpo(folder: Path) -> None:

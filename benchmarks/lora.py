@@ -3,8 +3,8 @@
     python -m benchmarks.lora --long
 
 2 prompts of 256 tokens, 8 completions each, geometric with mean 32 and at most 128; 494M random weights in the shape of
-Qwen2.5-0.5B, rank 16, autocast on both sides. One pair, of the very steps whose gradients are compared: without AMX
-TRL needs some twenty minutes for them.
+Qwen2.5-0.5B, rank 16, autocast on both sides. Timed are the very steps whose gradients are compared: without AMX TRL
+needs some twenty minutes for them.
 """
 
 from __future__ import annotations
@@ -37,6 +37,13 @@ def compared(work: Groups, pairs: int) -> Result:
     return result_of(NAME, "s", measured)
 
 
+def shapes(folder: Path) -> Groups:
+    """2 prompts of the group shapes, the 0.5B model in `folder`."""
+    return Groups(
+        stored(model_500m, folder), tuple(gsm8k_prompts()[:2]), GROUP, LONGEST, EOS, 1024, "bfloat16", rank=16
+    )
+
+
 def main() -> None:
     if "--long" not in sys.argv:
         print(f"{NAME}: not run, because it is long. Say --long.")
@@ -44,8 +51,7 @@ def main() -> None:
     sys.argv.remove("--long")
     given = arguments("A step of GRPO with LoRA against TRL 1.16.", pairs=1)
     with tempfile.TemporaryDirectory() as folder:
-        prompts = tuple(gsm8k_prompts()[:2])
-        work = Groups(stored(model_500m, Path(folder)), prompts, GROUP, LONGEST, EOS, 1024, "bfloat16", rank=16)
+        work = shapes(Path(folder))
         record(compared(work, given.pairs))
         record(memory(NAME, work, SIZE))
 

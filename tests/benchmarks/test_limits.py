@@ -14,13 +14,18 @@ def test_operations_at_one_a_second():
     # One prompt of 3 tokens, completions of 2 and 1. Prefill: two tokens without the last layer's 3, and one logit:
     # 2 (10 * 3 - 3 * 2 + 4 * 1) = 56. The second token of the longer one: 2 (10 + 4) = 28. Six tokens once through the
     # layers, three of them through the head, the others without the last 3: 2 (10 * 6 - 3 * 3 + 4 * 3) = 126.
-    found = bounds(WEIGHTS, [3], [2, 1], Speed(operations=1.0, bytes=math.inf))
+    found = bounds(WEIGHTS, [3], [2, 1], Speed(operations=1.0, bytes=math.inf), number=4, learn=True)
     assert found == {"rollout": 84.0, "reference": 126.0, "forward": 126.0, "backward": 252.0}
+
+
+def test_beside_an_adapter_the_way_back_is_one_pass():
+    found = bounds(WEIGHTS, [3], [2, 1], Speed(operations=1.0, bytes=math.inf), number=4, learn=False)
+    assert found["backward"] == found["forward"] == 126.0
 
 
 def test_a_decoding_step_reads_all_weights():
     # Two steps behind the first token of 3, of 4 bytes for each of 14 weights.
-    found = bounds(WEIGHTS, [3], [3], Speed(operations=math.inf, bytes=1.0))
+    found = bounds(WEIGHTS, [3], [3], Speed(operations=math.inf, bytes=1.0), number=4, learn=True)
     assert found == {"rollout": 2 * 4 * 14.0, "reference": 0.0, "forward": 0.0, "backward": 0.0}
 
 
