@@ -182,8 +182,10 @@ def _online(algorithm: str, work: shapes.Groups) -> tuple[ours.Took, Weights, Ca
     prompts = [len(prompt) for prompt in work.prompts]
     completions = [len(completion) for _, completion in took.drawn[-1]]
     number, learn = _HALF if half else _FLOAT, work.rank is None
-    return took, _weights(work.folder), lambda weights: bounds(
-        weights, prompts, completions, machine, number=number, learn=learn
+    return (
+        took,
+        _weights(work.folder),
+        lambda weights: bounds(weights, prompts, completions, machine, number=number, learn=learn),
     )
 
 
