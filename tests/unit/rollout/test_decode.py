@@ -173,6 +173,17 @@ def test_an_adapter_counts():
     assert [c.ids for c in drawn] == [_alone(policy, request, SAMPLING)[0] for request in REQUESTS]
 
 
+def test_a_frozen_head_is_kept_beside_an_adapter_until_it_is_written_to():
+    policy = learner(MODELS["qwen2"](), Adapter(rank=2, alpha=4, dropout=0.0)).eval()
+    engine = _engine(policy)
+    before = engine.generate(REQUESTS, SAMPLING)
+    with torch.no_grad():
+        policy.get_base_model().lm_head.weight.neg_()
+    drawn = [c.ids for c in engine.generate(REQUESTS, SAMPLING)]
+    assert drawn != [c.ids for c in before]
+    assert drawn == [_alone(policy, request, SAMPLING)[0] for request in REQUESTS]
+
+
 def _log_probs(model, requests, completions):
     """Of the drawn tokens, from one plain forward each."""
     found = []
