@@ -11,6 +11,12 @@ import torch
 from rlpipe.config.schema import Runtime
 from rlpipe.errors import ConfigError
 
+# What PyTorch computes by MKL's vector functions on a CPU (IMPLEMENT_VML_MKL in ATen/cpu/vml.h).
+_BY_MKL = (
+    "acos", "asin", "atan", "cos", "erf", "erfc", "erfinv", "exp", "log", "log10", "log2", "sin", "sqrt", "tan", "tanh",
+    "trunc",
+)  # fmt: skip
+
 
 def prepare_torch(runtime: Runtime, seed: int) -> torch.device:
     """Fix threads, seed and algorithms; return the device that `runtime.device` means on this machine.
@@ -23,10 +29,22 @@ def prepare_torch(runtime: Runtime, seed: int) -> torch.device:
     # Otherwise every new tensor is first filled with NaN, in case an operation reads what it has not written.
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
     torch.manual_seed(seed)
+    _settle_kernels()
     if runtime.device == "cuda" and not torch.cuda.is_available():
         raise ConfigError("runtime.device='cuda': PyTorch finds no CUDA device here. Set auto or cpu.")
     wants_cuda = runtime.device != "cpu" and torch.cuda.is_available()
     return torch.device("cuda" if wants_cuda else "cpu")
+
+
+def _settle_kernels() -> None:
+    """Has MKL choose its kernels here, where one thread asks.
+
+    It chooses at each function's first call. If several threads make that call at once, one of them may get a kernel of
+    half the digits for its part of the tensor, this once (github.com/pytorch/pytorch/issues/188792).
+    """
+    for name in _BY_MKL:
+        for dtype in (torch.float32, torch.float64):
+            getattr(torch, name)(torch.zeros(1, dtype=dtype))
 
 
 def precision(device: torch.device, dtype: str) -> AbstractContextManager[object]:

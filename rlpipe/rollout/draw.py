@@ -10,8 +10,9 @@ from rlpipe.types import Sampling
 
 # The vocabulary is summed in blocks; only the block that the draw falls in is then looked at token by token.
 _BLOCK = 128
-# Of how many tokens, the most likely ones first, the border of top_p is looked for; then of as many times as many.
-_OFTEN_ENOUGH = 32
+# Among how many tokens, the most likely ones, the border of top_p is looked for at first; then among how many times as
+# many.
+_FIRST_LOOK, _WIDER = 32, 32
 
 
 def draw(logits_BV: Tensor, uniform_B: Tensor, sampling: Sampling) -> tuple[Tensor, Tensor]:
@@ -83,7 +84,7 @@ def _border(weight_BV: Tensor, total_B1: Tensor, sampling: Sampling) -> tuple[Te
     To sort a whole vocabulary would cost more than all else in a step. What is left is mostly among a few.
     """
     most = min(sampling.top_k or weight_BV.shape[-1], weight_BV.shape[-1])
-    looked_at = most if sampling.top_p is None else min(most, _OFTEN_ENOUGH)
+    looked_at = most if sampling.top_p is None else min(most, _FIRST_LOOK)
     while True:
         first_BK = _first(weight_BV, looked_at)
         if sampling.top_p is None:
@@ -93,7 +94,7 @@ def _border(weight_BV: Tensor, total_B1: Tensor, sampling: Sampling) -> tuple[Te
         count_B1 = (before_BK < sampling.top_p * total_B1).sum(-1, keepdim=True)
         if looked_at == most or (count_B1 < looked_at).all():
             return count_B1, first_BK.gather(-1, count_B1 - 1)
-        looked_at = min(most, looked_at * _OFTEN_ENOUGH)
+        looked_at = min(most, looked_at * _WIDER)
 
 
 def _first(weight_BV: Tensor, count: int) -> Tensor:
