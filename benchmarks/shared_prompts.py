@@ -1,15 +1,18 @@
-"""A policy's forward and backward over group shapes: behind shared prompts, and padded response by response.
+"""A policy's forward and backward behind shared prompts, and padded response by response.
 
-    python -m benchmarks.shared_prompts
+    python -m benchmarks.shared_prompts [group] [long]
 
-64 responses of geometric length (mean 32, at most 128) to 8 prompts of 256 tokens. Both sides are rlpipe's, with the
-same chunked head; what differs is how often a prompt is read.
+`group`: 8 responses each to 8 prompts of 256 tokens, of geometric length (mean 32, at most 128). `long`: 8 responses
+each to 2 prompts of 128 tokens, mean 256, at most 512. Both sides are rlpipe's, with the same chunked head; what
+differs is how often a prompt is read.
 """
 
 from __future__ import annotations
 
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import partial
 
 from torch import Tensor, nn
 from transformers import PreTrainedModel
@@ -26,14 +29,32 @@ from rlpipe.types import PaddedBatch
 MICRO_BATCH = 16
 
 
+@dataclass(frozen=True)
+class Shape:
+    """Prompts, the tokens of one, and those of a response: on average and at most."""
+
+    name: str
+    prompts: int
+    prompt: int
+    mean: int
+    longest: int
+
+
+SHAPES: Mapping[str, Shape] = {
+    "group": Shape("group shapes", 8, 256, 32, LONGEST),
+    "long": Shape("long responses", 2, 128, 256, 512),
+}
+
+
 class Inputs:
     """The model, and micro-batches of whole groups."""
 
-    def __init__(self) -> None:
+    def __init__(self, shape: Shape) -> None:
         self.model: PreTrainedModel = model_16m()
         assert packs(self.model.model)
         draw = random.Random(0)
-        examples = [(prompt, _response(draw)) for prompt in gsm8k_prompts() for _ in range(GROUP)]
+        prompts = [prompt[: shape.prompt] for prompt in gsm8k_prompts()[: shape.prompts]]
+        examples = [(prompt, _response(draw, shape)) for prompt in prompts for _ in range(GROUP)]
         self.parts = [
             collate(examples[start : start + MICRO_BATCH], 0) for start in range(0, len(examples), MICRO_BATCH)
         ]
@@ -50,9 +71,9 @@ class Inputs:
         return [parameter.grad.clone() for parameter in self.model.parameters()]
 
 
-def _response(draw: random.Random) -> tuple[int, ...]:
+def _response(draw: random.Random, shape: Shape) -> tuple[int, ...]:
     length = 1
-    while length < LONGEST and draw.random() > 1 / 32:
+    while length < shape.longest and draw.random() > 1 / shape.mean:
         length += 1
     return tuple(draw.randrange(5, VOCABULARY - len(EOS)) for _ in range(length))
 
@@ -60,39 +81,38 @@ def _response(draw: random.Random) -> tuple[int, ...]:
 _WAYS: dict[str, Callable[[nn.Module, PaddedBatch], States]] = {"apart": read_padded, "together": read}
 
 
-def together_once() -> None:
+def once(way: str, shape: Shape) -> None:
     """For a process of its own."""
-    inputs = Inputs()
+    inputs = Inputs(shape)
     from_here()
-    inputs.gradients("together")
+    inputs.gradients(way)
 
 
-def apart_once() -> None:
-    """For a process of its own."""
-    inputs = Inputs()
-    from_here()
-    inputs.gradients("apart")
-
-
-def main() -> None:
-    given = arguments("A policy's gradients behind shared prompts.", pairs=5)
-    inputs = Inputs()
+def compared(shape: Shape, pairs: int) -> None:
+    """Time and memory. Raises: AssertionError if the two ways compute different things."""
+    inputs = Inputs(shape)
     gap = max(
         ((mine - theirs).abs().max() / theirs.abs().max().clamp(min=1e-6)).item()
         for mine, theirs in zip(inputs.gradients("together"), inputs.gradients("apart"), strict=True)
     )
     assert gap < 1e-4, f"the two ways' gradients differ by {gap:.1e} of a tensor's largest"
     print(f"both ways have the same gradients within {gap:.1e} of each tensor's largest")
-    name = "gradients of group shapes behind shared prompts, 15.7M"
+    name = f"gradients of {shape.name} behind shared prompts, 15.7M"
     record(
         timed(
             name,
             lambda: clock(lambda: inputs.gradients("together")),
             lambda: clock(lambda: inputs.gradients("apart")),
-            given.pairs,
+            pairs,
         ),
-        peak_memory(f"{name}, memory", together_once, apart_once),
+        peak_memory(f"{name}, memory", partial(once, "together", shape), partial(once, "apart", shape)),
     )
+
+
+def main() -> None:
+    given = arguments("A policy's gradients behind shared prompts.", pairs=5, which=list(SHAPES))
+    for which in given.which:
+        compared(SHAPES[which], given.pairs)
 
 
 if __name__ == "__main__":

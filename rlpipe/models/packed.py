@@ -9,7 +9,6 @@ from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import scaled_dot_product_attention
 from transformers import AttentionInterface
 from transformers.cache_utils import DynamicCache, DynamicLayer
 
@@ -17,8 +16,9 @@ from rlpipe.errors import ModelError
 from rlpipe.models.attention import attention_as
 from rlpipe.models.decoder import as_in_evaluation
 from rlpipe.models.narrow import narrow, widen
-from rlpipe.models.packing import Bucket, Packing, pack
+from rlpipe.models.packing import Packing, pack
 from rlpipe.models.recompute import recomputing
+from rlpipe.models.trees import attention_of
 from rlpipe.ops.products import wide
 from rlpipe.ops.rows import fetched
 from rlpipe.types import PaddedBatch
@@ -100,55 +100,12 @@ def _attention(
     asked = sorted(name for name, given in others.items() if given is not None and name not in _HARMLESS)
     if sliding_window is not None or asked:
         raise ModelError(f"{type(module).__name__} asks its attention for {asked or 'a sliding window'}.")
-    counts = [bucket.tokens for bucket in packing.buckets]
-    sides = (wide(side)[0].transpose(0, 1).split(counts) for side in (query, key, value))
-    out = [
-        _of_bucket(bucket, *of_tokens, scale=scaling, dropout=dropout)
-        for bucket, *of_tokens in zip(packing.buckets, *sides, strict=True)
-    ]
-    return torch.cat(out).unsqueeze(0).to(query.dtype), None
+    sides = (wide(side)[0].transpose(0, 1) for side in (query, key, value))
+    seen_NHD = attention_of(packing, *sides, scale=scaling, dropout=dropout)
+    return seen_NHD.unsqueeze(0).to(query.dtype), None
 
 
 AttentionInterface.register(_NAME, _attention)
-
-
-def _of_bucket(
-    bucket: Bucket, query_MHD: Tensor, key_MHD: Tensor, value_MHD: Tensor, *, scale: float | None, dropout: float
-) -> Tensor:
-    """[M, heads, D] what each of the bucket's tokens attends to."""
-    copies = query_MHD.shape[1] // key_MHD.shape[1]
-    if copies > 1 and query_MHD.device.type == "cuda":
-        # With a mask, CUDA's fast kernels want a head of keys for every head of queries.
-        key_MHD, value_MHD = (side.repeat_interleave(copies, 1) for side in (key_MHD, value_MHD))
-        copies = 1
-    options: dict[str, Any] = {"scale": scale, "dropout_p": dropout, "enable_gqa": copies > 1}
-    query, key, value = (_columns(side, bucket) for side in (query_MHD, key_MHD, value_MHD))
-    trunk = bucket.trunk
-    if bucket.seen_KRL is None:
-        seen = scaled_dot_product_attention(query, key, value, is_causal=True, **options)
-    else:
-        hidden_KRL = torch.zeros(1, dtype=query.dtype, device=query.device).masked_fill(~bucket.seen_KRL, -torch.inf)
-        # On the way back the parts of a split are put side by side, where two slices would be filled up and added.
-        of_trunk, of_branches = query.split([trunk, bucket.shape[1] - trunk], dim=2)
-        seen = torch.cat(
-            [
-                scaled_dot_product_attention(
-                    of_trunk, key[:, :, :trunk], value[:, :, :trunk], is_causal=True, **options
-                ),
-                scaled_dot_product_attention(of_branches, key, value, attn_mask=hidden_KRL.unsqueeze(1), **options),
-            ],
-            dim=2,
-        )
-    rows = seen.transpose(1, 2).flatten(0, 1)
-    return rows if bucket.home_M is None else fetched(rows, bucket.home_M)
-
-
-def _columns(side_MHD: Tensor, bucket: Bucket) -> Tensor:
-    """[K, heads, L, D] the bucket's tokens in their columns, zeros in the others."""
-    if bucket.home_M is not None:
-        rows = side_MHD.new_zeros((bucket.shape[0] * bucket.shape[1], *side_MHD.shape[1:]))
-        side_MHD = rows.index_copy(0, bucket.home_M, side_MHD)
-    return side_MHD.unflatten(0, bucket.shape).transpose(1, 2)
 
 
 def _attends_to_all(decoder: nn.Module) -> bool:

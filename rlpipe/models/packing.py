@@ -5,13 +5,16 @@
     b sees     x x x . . . x x   . . .        (its second token) its prompt and itself, never a sibling
 
 A prompt with its responses is a tree: one trunk, some branches. Linear layers read the row as it is; attention reads
-trees, those of like size together, padded to the longest of them (a bucket).
+trees, those of like size together, padded to the longest of them (a bucket), with a mask that hides siblings from each
+other. With long branches that would be most of all pairs: such a tree is unfolded, and attention reads each branch
+behind a copy of its prompt's keys and values.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import chain
 
 import torch
 from torch import Tensor
@@ -21,26 +24,55 @@ from rlpipe.types import PaddedBatch
 # A call of attention costs about as much as this many pairs of a query and a key, forward and backward: trees share
 # one where padding them to the same size adds no more.
 _CALL = 128 * 128
+# A tree is unfolded where that saves as many calls: copies of a prompt are not free either.
+_WORTH_UNFOLDING = 16
 
 
 @dataclass(frozen=True)
-class Bucket:
-    """Some trees that stand side by side in the row, and how attention sees them: K trees, each padded to L columns,
-    `trunk` of them for the prompt, and to the right of these its branches. M tokens in all.
+class Columns:
+    """M tokens that stand side by side in the row, as attention gets them: in K rows of L columns.
 
     Attributes:
         shape: K, L.
-        trunk: columns; L where no tree branches, and then every token sees what stands before it.
         home_M: [M] int64, where in the columns, laid out in one row, each token stands; None where nothing is padded.
-        seen_KRL: [K, L - trunk, L] bool, what the branches' tokens see; None where no tree branches.
         tokens: M.
     """
 
     shape: tuple[int, int]
-    trunk: int
     home_M: Tensor | None
-    seen_KRL: Tensor | None
     tokens: int
+
+
+@dataclass(frozen=True)
+class Bucket(Columns):
+    """Some trees: K of them, each padded to L columns, `trunk` of them for the prompt, and to the right of these its
+    branches.
+
+    Attributes:
+        trunk: columns; L where no tree branches, and then every token sees what stands before it.
+        seen_KRL: [K, L - trunk, L] bool, what the branches' tokens see; None where no tree branches.
+    """
+
+    trunk: int
+    seen_KRL: Tensor | None
+
+
+@dataclass(frozen=True)
+class Unfolded:
+    """One tree: every branch sees its prompt, all of it, and what stands before in the branch itself.
+
+    Attributes:
+        trunk: tokens of the prompt.
+        branches: behind it, those of like length together: K branches padded to L columns.
+    """
+
+    trunk: int
+    branches: tuple[Columns, ...]
+
+    @property
+    def tokens(self) -> int:
+        """All of the tree's."""
+        return self.trunk + sum(columns.tokens for columns in self.branches)
 
 
 @dataclass(frozen=True)
@@ -49,7 +81,7 @@ class Packing:
 
     Attributes:
         ids_N, position_N: [N] int64.
-        buckets: in the order of the row.
+        trees: in the order of the row.
         read_M: [M] int64, ascending: where in the row the tokens stand whose states are read.
         at_BS: [B, T + 1] int64: which of these is the token before each response token of the padded batch, and after
             the last one that one itself; 0 beyond.
@@ -57,7 +89,7 @@ class Packing:
 
     ids_N: Tensor
     position_N: Tensor
-    buckets: tuple[Bucket, ...]
+    trees: tuple[Bucket | Unfolded, ...]
     read_M: Tensor
     at_BS: Tensor
 
@@ -79,14 +111,22 @@ class _Tree:
         branched = self.branched()
         return len(self.prompt) + (0 if branched else sum(map(len, self.responses))), branched
 
+    def longest_first(self) -> _Tree:
+        """The same with its responses in this order."""
+        order = sorted(range(len(self.rows)), key=lambda number: -len(self.responses[number]))
+        return _Tree(self.prompt, [self.rows[i] for i in order], [self.responses[i] for i in order])
+
 
 def pack(batch: PaddedBatch) -> Packing:
     """Lay `batch` out. Rows whose prompts have the same tokens share one."""
-    buckets = _bucketed(_trees(batch))
+    trees = _trees(batch)
+    device = batch.ids_BL.device
+    buckets = _bucketed([tree for tree in trees if not _unfolds(tree)])
+    unfolded = [tree.longest_first() for tree in trees if _unfolds(tree)]
     ids: list[int] = []
     position: list[int] = []
     before: list[list[int]] = [[]] * len(batch)
-    for tree in (tree for trees in buckets for tree in trees):
+    for tree in (*chain(*buckets), *unfolded):
         start, length = len(ids), len(tree.prompt)
         ids += tree.prompt
         position += range(length)
@@ -97,12 +137,11 @@ def pack(batch: PaddedBatch) -> Packing:
     read = sorted({place for at in before for place in at})
     number = {place: i for i, place in enumerate(read)}
     width = batch.response_ids_BT.shape[1] + 1
-    device = batch.ids_BL.device
     at_BS = torch.tensor([[number[place] for place in at] + [0] * (width - len(at)) for at in before], device=device)
     return Packing(
         torch.tensor(ids, device=device),
         torch.tensor(position, device=device),
-        tuple(_bucket(trees, device) for trees in buckets),
+        (*(_bucket(together, device) for together in buckets), *(_unfolded(tree, device) for tree in unfolded)),
         torch.tensor(read, device=device),
         at_BS,
     )
@@ -140,6 +179,44 @@ def _pairs(trunk: int, branches: int) -> int:
     return trunk * trunk // 2 + branches * (trunk + branches)
 
 
+def _unfolds(tree: _Tree) -> bool:
+    """Whether attention has less to do when each branch stands behind a copy of the prompt."""
+    trunk, branches = tree.size()
+    apart = [len(together) * _row_pairs(trunk, together[0]) + _CALL for together in _of_like_length(tree)]
+    return branches > 0 and branches * (trunk + branches) - sum(apart) > _WORTH_UNFOLDING * _CALL
+
+
+def _of_like_length(tree: _Tree) -> list[list[int]]:
+    """The lengths of a tree's responses, the longest first, those together that share a call."""
+    trunk, groups = len(tree.prompt), list[list[int]]()
+    for length in sorted(map(len, tree.responses), reverse=True):
+        if groups and _row_pairs(trunk, groups[-1][0]) - _row_pairs(trunk, length) <= _CALL:
+            groups[-1].append(length)
+        else:
+            groups.append([length])
+    return groups
+
+
+def _row_pairs(trunk: int, length: int) -> int:
+    """Pairs of a query and a key of a branch behind its own copy of the prompt."""
+    return length * (trunk + length)
+
+
+def _unfolded(tree: _Tree, device: torch.device) -> Unfolded:
+    """Of a tree whose responses stand in the row the longest first."""
+    branches = []
+    for lengths in _of_like_length(tree):
+        shape = len(lengths), lengths[0]
+        home = [number * shape[1] + place for number, length in enumerate(lengths) for place in range(length)]
+        branches.append(_columns(shape, home, device))
+    return Unfolded(len(tree.prompt), tuple(branches))
+
+
+def _columns(shape: tuple[int, int], home: Sequence[int], device: torch.device) -> Columns:
+    padded = len(home) < shape[0] * shape[1]
+    return Columns(shape, torch.tensor(home, device=device) if padded else None, len(home))
+
+
 def _bucket(trees: Sequence[_Tree], device: torch.device) -> Bucket:
     sizes = [tree.size() for tree in trees]
     trunk, branches = (max(side) for side in zip(*sizes, strict=True))
@@ -147,13 +224,13 @@ def _bucket(trees: Sequence[_Tree], device: torch.device) -> Bucket:
     for number, (own_trunk, own_branches) in enumerate(sizes):
         home += range(number * length, number * length + own_trunk)
         home += range(number * length + trunk, number * length + trunk + own_branches)
-    padded = len(home) < len(trees) * length
+    columns = _columns((len(trees), length), home, device)
     return Bucket(
-        shape=(len(trees), length),
-        trunk=trunk,
-        home_M=torch.tensor(home, device=device) if padded else None,
-        seen_KRL=_seen(trees, trunk, branches).to(device) if branches else None,
-        tokens=len(home),
+        columns.shape,
+        columns.home_M,
+        columns.tokens,
+        trunk,
+        _seen(trees, trunk, branches).to(device) if branches else None,
     )
 
 

@@ -31,6 +31,7 @@ from rlpipe.models.decoder import parts_of
 from rlpipe.models.forward import read, read_padded, sequence_scores, stats_of, token_scores
 from rlpipe.models.learner import learner
 from rlpipe.models.packed import packs
+from rlpipe.models.packing import Unfolded, pack
 
 SHAPE = {
     "vocab_size": 40, "hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2, "num_attention_heads": 4,
@@ -115,6 +116,30 @@ def test_prompts_longer_than_a_call_is_worth_are_read_tree_by_tree():
     batch = collate([(prompt, (*prompt[:9], k)) for prompt in prompts for k in range(1, 4)], 0)
     apart, together = _both(model, batch)
     torch.testing.assert_close(together.logp_BT, apart.logp_BT, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("name", ["qwen2", "gpt2"])
+def test_long_branches_are_read_behind_copies_of_their_prompt(name):
+    config = {
+        "qwen2": lambda: Qwen2ForCausalLM(Qwen2Config(**{**SHAPE, "max_position_embeddings": 512})),
+        "gpt2": lambda: GPT2LMHeadModel(GPT2Config(vocab_size=40, n_embd=32, n_layer=2, n_head=4, n_positions=512)),
+    }
+    model, draw = _model(config[name]), torch.Generator().manual_seed(0)
+
+    def text(length):
+        return tuple(torch.randint(1, 40, (length,), generator=draw).tolist())
+
+    long = [(LONG, text(length)) for length in (300, 350, 300, 342)]
+    batch = collate([long[0], *EXAMPLES, *long[1:], (OTHER, text(5))], 0)
+    assert [type(trees) for trees in pack(batch).trees].count(Unfolded) == 1
+    apart, together = _both(model, batch)
+    torch.testing.assert_close(together.logp_BT, apart.logp_BT, rtol=1e-4, atol=1e-4)
+    gradients = []
+    for stats in (apart, together):
+        gradients.append(torch.autograd.grad(stats.logp_BT.sum(), list(model.parameters()), allow_unused=True))
+    for expected, gradient in zip(*gradients, strict=True):
+        if expected is not None:
+            assert (gradient - expected).abs().max() <= 1e-4 * expected.abs().max()
 
 
 def test_scores_of_a_scorer_are_those_of_the_padded_way():

@@ -3,7 +3,7 @@
 import torch
 
 from rlpipe.dataio.collate import collate
-from rlpipe.models.packing import pack
+from rlpipe.models.packing import Bucket, Unfolded, pack
 
 LONG, SHORT, OTHER = (5, 6, 7, 8), (9,), (20, 21)
 EXAMPLES = [(LONG, (8, 9, 10, 1)), (SHORT, (11, 1)), (LONG, (12, 13, 1)), (OTHER, (14, 1)), (SHORT, (15, 16, 1))]
@@ -32,7 +32,7 @@ def test_of_a_prompt_only_the_last_token_is_read():
 
 
 def test_a_branch_sees_its_prompt_and_itself():
-    first, second = pack(collate(EXAMPLES, 0)).buckets
+    first, second = pack(collate(EXAMPLES, 0)).trees
     # Both trees in one call: trunks padded to 4 columns, branches to 7.
     assert (first.shape, first.trunk, first.tokens) == ((2, 11), 4, 17)
     assert first.seen_KRL is not None
@@ -48,5 +48,25 @@ def test_trees_of_like_size_share_a_call_and_others_do_not():
     packing = pack(collate([(tuple(range(n)), (1,)) for n in lengths], 0))
     # 600 and 590 (with their responses 601 and 591): padding adds 601²/2 - 591²/2 = 6,000 pairs, a call of its own
     # counts as 16,384. Beside them, 40 would cost 180,000 pairs.
-    assert [bucket.shape for bucket in packing.buckets] == [(2, 601), (2, 41)]
-    assert torch.equal(packing.buckets[0].home_M, torch.cat([torch.arange(601), 601 + torch.arange(591)]))
+    assert [bucket.shape for bucket in packing.trees] == [(2, 601), (2, 41)]
+    assert torch.equal(packing.trees[0].home_M, torch.cat([torch.arange(601), 601 + torch.arange(591)]))
+
+
+def test_a_tree_of_long_branches_is_unfolded_the_longest_first():
+    # One mask over all: 1,300 x 1,310 pairs. Each behind its prompt: 2 x 501 x 511 and 300 x 310, and two calls.
+    responses = [(1,) * 300, (2,) * 500, (3,) * 500, (4,)]
+    packing = pack(collate([((7,) * 10, response) for response in responses] + EXAMPLES, 0))
+    *folded, tree = packing.trees
+    assert [type(trees) for trees in folded] == [Bucket, Bucket]
+    assert isinstance(tree, Unfolded)
+    assert [columns.shape for columns in tree.branches] == [(2, 500), (1, 300), (1, 1)]
+    assert (tree.trunk, tree.tokens) == (10, 1311)
+    assert packing.ids_N[-1311:].tolist() == [7] * 10 + [2] * 500 + [3] * 500 + [1] * 300 + [4]
+    assert packing.position_N[packing.read_M[packing.at_BS[0, :301]]].tolist() == list(range(9, 310))
+
+
+def test_branches_of_like_length_share_a_call():
+    (tree,) = pack(collate([((7,) * 10, (1,) * length) for length in (400, 395, 390, 385)], 0)).trees
+    assert [columns.shape for columns in tree.branches] == [(4, 400)]
+    assert tree.branches[0].home_M[400:402].tolist() == [400, 401]  # the second branch starts where its row starts
+    assert tree.branches[0].home_M[795:797].tolist() == [800, 801]
