@@ -17,10 +17,11 @@ from torch.autograd.function import once_differentiable
 from rlpipe.errors import ShapeError
 from rlpipe.ops.products import linear, rounded, wide
 
-# Logits that are looked at at once: as many rows as make this many numbers (8 MB in float32).
-_ELEMENTS = 1 << 21
-# Logits are made of as many rows at least: of fewer, reading the weights costs more than multiplying with them.
-_LEAST_ROWS = 128
+# Logits that are made at once: as many rows as make this many numbers (8 MB in float32), or as many at least: of fewer,
+# reading the weights costs more than multiplying with them.
+_ELEMENTS, _LEAST_ROWS = 1 << 21, 128
+# Numbers that a CPU then looks at at once, a dozen times: 2 MB in float32 stay in a core's own cache.
+_MOMENT_ELEMENTS = 1 << 19
 # As many (64 MB in float32) are kept for the backward pass; where there are more, all are made anew.
 _KEPT_ELEMENTS = 1 << 24
 
@@ -200,8 +201,8 @@ class _Room:
     def __init__(self, hidden_NH: Tensor, weight_VH: Tensor) -> None:
         self._rows, self._vocabulary = len(hidden_NH), len(weight_VH)
         self._narrow, self._device = hidden_NH.dtype, hidden_NH.device
-        self._in_moment = max(1, _ELEMENTS // self._vocabulary)
-        self._in_piece = max(_LEAST_ROWS, self._in_moment)
+        self._in_piece = max(_LEAST_ROWS, _ELEMENTS // self._vocabulary)
+        self._in_moment = max(1, _MOMENT_ELEMENTS // self._vocabulary)
         if self._device.type != "cpu":
             self._in_moment = self._in_piece  # a call costs more there than memory
         self._exact = torch.promote_types(self._narrow, torch.float32)

@@ -57,6 +57,7 @@ def pieces(request, monkeypatch):
     if request.param != "at once":
         monkeypatch.setattr(module, "_LEAST_ROWS", 2)
         monkeypatch.setattr(module, "_ELEMENTS", 1)
+        monkeypatch.setattr(module, "_MOMENT_ELEMENTS", 1)
     if request.param == "anew":
         monkeypatch.setattr(module, "_KEPT_ELEMENTS", 1)
 
@@ -157,6 +158,7 @@ class _Largest(TorchDispatchMode):
 def test_all_logits_never_exist_at_once(monkeypatch):
     monkeypatch.setattr(module, "_LEAST_ROWS", 8)
     monkeypatch.setattr(module, "_ELEMENTS", 1)
+    monkeypatch.setattr(module, "_MOMENT_ELEMENTS", 1)
     inputs = _inputs(torch.float32, n=100, h=4, v=50)  # 5,000 logits; the weights are 200 numbers, hidden states 400
     with _Largest() as naive:
         _gradients(_naive, *inputs, 1.0, None, 1.0)
