@@ -119,10 +119,13 @@ class _Tree:
 
 def pack(batch: PaddedBatch) -> Packing:
     """Lay `batch` out. Rows whose prompts have the same tokens share one."""
-    trees = _trees(batch)
-    device = batch.ids_BL.device
-    buckets = _bucketed([tree for tree in trees if not _unfolds(tree)])
-    unfolded = [tree.longest_first() for tree in trees if _unfolds(tree)]
+    folded, unfolded = list[_Tree](), list[_Tree]()
+    for tree in _trees(batch):
+        if _unfolds(tree):
+            unfolded.append(tree.longest_first())
+        else:
+            folded.append(tree)
+    buckets, device = _bucketed(folded), batch.ids_BL.device
     ids: list[int] = []
     position: list[int] = []
     before: list[list[int]] = [[]] * len(batch)
